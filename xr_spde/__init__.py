@@ -1,0 +1,1 @@
+"""Non-stationary Gaussian fields, latent dynamics and assimilation on xarray."""

@@ -1,0 +1,1 @@
+"""Options, errors, random streams, provenance, lazy imports, progress."""

@@ -1,0 +1,1 @@
+"""Operators on arrays: the mathematics, without labels."""

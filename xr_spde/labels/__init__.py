@@ -1,0 +1,1 @@
+"""The boundary with xarray: axes, grid, lazy engine, schema."""

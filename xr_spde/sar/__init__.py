@@ -1,0 +1,1 @@
+"""Spatial autoregressive (SPDE) Gaussian fields: estimate and emulate."""

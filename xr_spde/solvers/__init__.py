@@ -1,0 +1,1 @@
+"""Linear algebra on one sparse matrix: choose, factor, solve."""

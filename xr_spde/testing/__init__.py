@@ -1,0 +1,1 @@
+"""Contracts that third parties can run on their own methods."""
