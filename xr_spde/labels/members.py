@@ -1,0 +1,152 @@
+"""Lazy ensembles: one task per block of members and leading index.
+
+The graph is laid out by hand because its two properties are the point: the parameters enter
+once, however many members there are, and a slice of the ensemble asks for its own blocks only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import dask.array
+    from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["BLOCK_BYTES", "MEMBER_GROUP", "MemberBlock", "lazy_members", "members_per_block"]
+
+MEMBER_GROUP = 32
+"""Members that are drawn together: blocks chosen automatically are multiples of it."""
+
+BLOCK_BYTES = 64 * 10**6
+"""Size of an automatically chosen block of members."""
+
+_FEWEST_BLOCKS = 8
+
+
+class MemberBlock(Protocol):
+    """What computes one block: members ``start`` to ``stop - 1`` of one leading index."""
+
+    def __call__(
+        self, start: int, stop: int, path: tuple[int, ...], *parameters: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Return members of shape ``(stop - start, ny, nx)``.
+
+        Parameters
+        ----------
+        start, stop : int
+            Range of member numbers.
+        path : tuple of int
+            The flat leading index, or nothing where there are no leading dimensions.
+        *parameters : ndarray, shape (ny, nx)
+            One map per parameter.
+
+        Returns
+        -------
+        ndarray, shape (stop - start, ny, nx)
+        """
+        ...
+
+
+def members_per_block(n: int, member_bytes: int) -> int:
+    """Choose how many members a block holds.
+
+    About 64 MB, in multiples of 32, and few enough to give small ensembles eight blocks to
+    work on at a time. The choice never changes the numbers of a member.
+
+    Parameters
+    ----------
+    n : int
+        Number of members.
+    member_bytes : int
+        Bytes of one member.
+
+    Returns
+    -------
+    int
+        Between 1 and ``n``.
+
+    Examples
+    --------
+    >>> from xr_spde.labels.members import members_per_block
+    >>> members_per_block(1000, 192 * 288 * 8), members_per_block(10, 100)
+    (128, 10)
+    """
+    by_size = BLOCK_BYTES // member_bytes // MEMBER_GROUP
+    by_count = -(-n // (_FEWEST_BLOCKS * MEMBER_GROUP))
+    return min(n, MEMBER_GROUP * max(1, min(by_size, by_count)))
+
+
+def _evaluate(
+    block: MemberBlock,
+    start: int,
+    stop: int,
+    path: tuple[int, ...],
+    leading: int,
+    *parameters: NDArray[Any],
+) -> NDArray[Any]:
+    maps = (np.asarray(values).reshape(values.shape[leading:]) for values in parameters)
+    members = block(start, stop, path, *maps)
+    return members.reshape(stop - start, *(1,) * leading, *members.shape[1:])
+
+
+def lazy_members(
+    block: MemberBlock,
+    parameters: Sequence[Any],
+    *,
+    n: int,
+    per_block: int,
+    dtype: DTypeLike,
+    token: object,
+) -> dask.array.Array:
+    """Return ``(n, ...leading, ny, nx)`` members as a dask array that computes nothing yet.
+
+    Parameters
+    ----------
+    block : MemberBlock
+        Picklable; computes one block.
+    parameters : sequence of array, shape (...leading, ny, nx)
+        numpy or dask arrays of one common shape. dask arrays stay lazy.
+    n : int
+        Number of members.
+    per_block : int
+        Members per block.
+    dtype : dtype
+        Of the members.
+    token : object
+        What, beside the parameters, determines the numbers; names the graph.
+
+    Returns
+    -------
+    dask.array.Array, shape (n, ...leading, ny, nx)
+        One task per (block of members) x (leading index).
+    """
+    import dask.array as da
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph
+
+    *lead, ny, nx = parameters[0].shape
+    pieces = (*(1 for _ in lead), -1, -1)
+    lazy = [
+        p.rechunk(pieces) if isinstance(p, da.Array) else da.from_array(np.asarray(p), pieces)
+        for p in parameters
+    ]
+    name = "sar-members-" + tokenize(token, per_block, n, [p.name for p in lazy])
+    starts = range(0, n, per_block)
+    sizes = tuple(min(per_block, n - start) for start in starts)
+    compute = partial(_evaluate, block)
+    tasks: dict[tuple[str | int, ...], tuple[Any, ...]] = {}
+    for flat, index in enumerate(product(*map(range, lead))):
+        inputs = [(p.name, *index, 0, 0) for p in lazy]
+        path = (flat,) if lead else ()
+        for b, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+            key = (name, b, *index, 0, 0)
+            tasks[key] = (compute, start, start + size, path, len(lead), *inputs)
+    # A materialised layer keeps dask from fusing, and so repeating, what makes the parameters.
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=lazy)
+    chunks = (sizes, *((1,) * length for length in lead), (ny,), (nx,))
+    return da.Array(graph, name, chunks=chunks, dtype=np.dtype(dtype))
