@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from xr_spde import accessors as accessors
 from xr_spde._core.options import get_options, set_options
 from xr_spde._core.version import __version__
 

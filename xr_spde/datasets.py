@@ -390,7 +390,7 @@ def open_sample(name: str, *, chunks: int | str | Mapping[str, int] | None = Non
         raise unknown("data set", name, CATALOGUE)
     sample = CATALOGUE[name]
     path, raw = _locate(name, sample)
-    ds = xr.open_dataset(path, engine=netcdf_engine(path), chunks=chunks)  # type: ignore[arg-type]
+    ds = xr.open_dataset(path, engine=netcdf_engine(path), chunks=chunks)
     if raw and sample.prepare is not None:
         ds = sample.prepare(ds)
     ds.attrs["attribution"] = sample.attribution

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -33,7 +34,9 @@ class UnknownNameError(XrSpdeError, ValueError):
     """A method, solver or data set of that name does not exist."""
 
 
-class MemoryGuardError(XrSpdeError, MemoryError):
+# MemoryError first: it has a constructor of its own, and unpickling in dask workers would
+# otherwise find that of another base.
+class MemoryGuardError(MemoryError, XrSpdeError):
     """The work would not fit in memory; raised before anything is allocated."""
 
 
@@ -64,7 +67,10 @@ def unknown(kind: str, given: object, known: Iterable[str]) -> UnknownNameError:
     Returns
     -------
     UnknownNameError
-        To be raised by the caller.
+        To be raised by the caller; suggests the closest name where one is close.
     """
-    names = ", ".join(repr(name) for name in known)
-    return UnknownNameError(f"unknown {kind} {given!r}; known: {names}")
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(str(given), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    listed = ", ".join(map(repr, names))
+    return UnknownNameError(f"unknown {kind} {given!r}; known: {listed}{hint}")

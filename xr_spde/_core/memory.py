@@ -76,9 +76,7 @@ def _system_room(proc: Path) -> int:
         return _WITHOUT_INFORMATION
 
 
-def available_memory(
-    *, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
-) -> int:
+def available_memory(*, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the bytes this process may still take.
 
     The least of what the system reports as available and of the room left in every control

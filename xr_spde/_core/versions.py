@@ -15,11 +15,9 @@ from xr_spde._core.version import __version__
 
 __all__ = ["show_versions", "versions"]
 
-_DISTRIBUTIONS: Final = (
-    ("numpy", "scipy", "xarray", "dask", "cf-xarray", "pooch", "threadpoolctl")
-    + ("h5netcdf", "netCDF4", "zarr", "distributed", "matplotlib", "cmocean")
-    + ("torch", "safetensors", "cupy-cuda12x", "cupy-cuda13x", "scikit-sparse", "pyamg")
-)
+_CORE: Final = ("numpy", "scipy", "xarray", "dask", "cf-xarray", "pooch", "threadpoolctl")
+_STORAGE: Final = ("h5netcdf", "netCDF4", "zarr", "distributed", "matplotlib", "cmocean")
+_EXTRA: Final = ("torch", "safetensors", "cupy-cuda12x", "cupy-cuda13x", "scikit-sparse", "pyamg")
 
 
 def versions() -> dict[str, str]:
@@ -33,7 +31,7 @@ def versions() -> dict[str, str]:
         Distribution name to version, "-" where it is not installed.
     """
     found = {"xr_spde": __version__}
-    for name in _DISTRIBUTIONS:
+    for name in (*_CORE, *_STORAGE, *_EXTRA):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
