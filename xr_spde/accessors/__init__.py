@@ -1,1 +1,5 @@
-"""What a geophysicist types."""
+"""Accessors: what is typed on a DataArray or Dataset; each method delegates to a function."""
+
+from xr_spde.accessors.sar import SarDataArrayAccessor, SarDatasetAccessor
+
+__all__ = ["SarDataArrayAccessor", "SarDatasetAccessor"]

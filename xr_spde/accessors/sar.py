@@ -1,0 +1,395 @@
+"""The accessor ``.sar``: spatial autoregressive fields, typed on xarray objects.
+
+Nothing is computed here: each method calls the function of the same name in `xr_spde.sar` or
+`xr_spde.plot`, and the functions take the same arguments after the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+    from numpy.typing import DTypeLike
+
+    from xr_spde._core.rng import Seed
+
+__all__ = ["SarDataArrayAccessor", "SarDatasetAccessor", "SarPlot"]
+
+Obj = TypeVar("Obj", xr.DataArray, xr.Dataset)
+Position = tuple[float, float] | Mapping[str, float]
+
+
+class SarPlot(Generic[Obj]):
+    """Figures of spatial autoregressive fields and of their parameters (needs matplotlib)."""
+
+    def __init__(self, obj: Obj) -> None:
+        self._obj = obj
+
+    def parameters(self, **options: Any) -> Any:
+        """Draw the maps of kappa2 (or range), rho and theta.
+
+        Parameters
+        ----------
+        **options : Any
+            Passed to `xr_spde.plot.parameters`.
+
+        Returns
+        -------
+        matplotlib Figure or Axes
+        """
+        from xr_spde import plot
+
+        return plot.parameters(self._obj, **options)
+
+    def ellipses(self, **options: Any) -> Any:
+        """Draw the ellipses of equal correlation on the map.
+
+        Parameters
+        ----------
+        **options : Any
+            Passed to `xr_spde.plot.ellipses`.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        from xr_spde import plot
+
+        return plot.ellipses(self._obj, **options)
+
+    def correlation(self, *args: Any, **options: Any) -> Any:
+        """Draw correlation maps with given points.
+
+        Parameters
+        ----------
+        *args, **options : Any
+            Passed to `xr_spde.plot.correlation`.
+
+        Returns
+        -------
+        matplotlib Figure or Axes
+        """
+        from xr_spde import plot
+
+        return plot.correlation(self._obj, *args, **options)
+
+    def members(self, *args: Any, **options: Any) -> Any:
+        """Draw a few members side by side on one colour scale.
+
+        Parameters
+        ----------
+        *args, **options : Any
+            Passed to `xr_spde.plot.members`.
+
+        Returns
+        -------
+        matplotlib Figure or Axes
+        """
+        from xr_spde import plot
+
+        return plot.members(self._obj, *args, **options)
+
+
+class _SarAccessor(Generic[Obj]):
+    """What fields and parameter datasets have in common."""
+
+    def __init__(self, obj: Obj) -> None:
+        self._obj = obj
+
+    @property
+    def plot(self) -> SarPlot[Obj]:
+        """Figures: ``.sar.plot.parameters()``, ``ellipses``, ``correlation``, ``members``."""
+        return SarPlot(self._obj)
+
+    def estimate(
+        self,
+        dim: str | None = None,
+        *,
+        method: str = "auto",
+        uncertainty: bool = False,
+        boundary: str | None = None,
+        x: str | None = None,
+        y: str | None = None,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Estimate the maps of range and anisotropy from replicates of a field.
+
+        Parameters
+        ----------
+        dim : str, optional
+            Dimension of the replicates (members, years, ...); found by itself where it is clear.
+        method : str, default "auto"
+            Estimator; "auto" is the best measured one for the shape at hand.
+        uncertainty : bool, default False
+            Whether to add standard errors.
+        boundary : {"cylinder", "plane", "torus", "paper"}, optional
+            Neighbours across the edges; by default read from the coordinates.
+        x, y : str, optional
+            Names of the horizontal axes where they should not be searched for.
+        **options : Any
+            Settings of the method, see `xr_spde.sar.estimate`.
+
+        Returns
+        -------
+        Dataset
+            ``kappa2``, ``rho``, ``theta``, ``mean``, ``std`` and, if asked for, ``*_stderr``.
+        """
+        from xr_spde import sar
+
+        return sar.estimate(
+            self._obj,
+            dim,
+            method=method,
+            uncertainty=uncertainty,
+            boundary=boundary,
+            x=x,
+            y=y,
+            **options,
+        )
+
+    def standardize(
+        self, dim: str | None = None, *, x: str | None = None, y: str | None = None
+    ) -> Obj:
+        """Subtract the mean over replicates and divide by their standard deviation, cell by cell.
+
+        Parameters
+        ----------
+        dim : str, optional
+            Dimension of the replicates.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        DataArray or Dataset
+            Like the data; see `xr_spde.sar.standardize`.
+        """
+        from xr_spde import sar
+
+        return sar.standardize(self._obj, dim, x=x, y=y)
+
+    def correlation(
+        self,
+        at: Position | Sequence[Position],
+        dim: str | None = None,
+        *,
+        solver: str = "auto",
+        boundary: str | None = None,
+        buffer: int | Literal["auto"] = "auto",
+        x: str | None = None,
+        y: str | None = None,
+    ) -> Obj | xr.DataArray:
+        """Correlation of every cell with one point: of the data, or of the model, exactly.
+
+        Parameters
+        ----------
+        at : (y, x) tuple, {dim: value} mapping, or list of them
+            Positions in coordinate units; several give a ``point`` dimension.
+        dim : str, optional
+            Dimension of the replicates, for fields.
+        solver, boundary, buffer
+            Of the model, for parameter datasets; see `xr_spde.sar.correlation`.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        DataArray or Dataset
+            Between -1 and 1 on (..., Y, X), lazy for lazy data.
+        """
+        from xr_spde import sar
+
+        return sar.correlation(
+            self._obj, at, dim, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y
+        )
+
+    def log_likelihood(
+        self,
+        params: xr.Dataset,
+        dim: str | None = None,
+        *,
+        solver: str = "auto",
+        boundary: str | None = None,
+        buffer: int | Literal["auto"] = "auto",
+        x: str | None = None,
+        y: str | None = None,
+    ) -> Obj:
+        """Log-density of the fields under the Gaussian model of a parameter dataset.
+
+        Parameters
+        ----------
+        params : Dataset
+            Parameters on the same grid.
+        dim : str, optional
+            Dimension of the replicates, over which the log-densities are summed.
+        solver, boundary, buffer
+            See `xr_spde.sar.log_likelihood`.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        DataArray or Dataset
+            One number per leading index.
+        """
+        from xr_spde import sar
+
+        return sar.log_likelihood(
+            self._obj, params, dim, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y
+        )
+
+
+@xr.register_dataarray_accessor("sar")
+class SarDataArrayAccessor(_SarAccessor[xr.DataArray]):
+    """Spatial autoregressive (SAR) Gaussian fields, not synthetic aperture radar.
+
+    On replicates of a field: `estimate` the parameters, `standardize`, empirical `correlation`,
+    `log_likelihood` under given parameters, and figures under `plot`. A variable called "sar" is
+    still reached by ``ds["sar"]``.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xr_spde
+    >>> z = np.random.default_rng(0).standard_normal((5, 3, 4))
+    >>> da = xr.DataArray(z, dims=("realization", "lat", "lon"))
+    >>> da.sar.standardize().dims
+    ('realization', 'lat', 'lon')
+    """
+
+
+@xr.register_dataset_accessor("sar")
+class SarDatasetAccessor(_SarAccessor[xr.Dataset]):
+    """Spatial autoregressive (SAR) Gaussian fields, not synthetic aperture radar.
+
+    On a Dataset of fields: as on a DataArray, for each variable. On a Dataset of parameters
+    (``kappa2``, ``rho``, ``theta``, as `estimate` returns it): `emulate` new members, exact
+    `correlation` and `variance`, `range` in km, the sparse `operator`, and figures under `plot`.
+    A variable called "sar" is still reached by ``ds["sar"]``.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xr_spde
+    >>> maps = {"kappa2": 0.5, "rho": 3.0, "theta": 0.5}
+    >>> params = xr.Dataset({k: (("lat", "lon"), np.full((6, 8), v)) for k, v in maps.items()})
+    >>> params.sar.emulate(100, seed=1).sizes["realization"]
+    100
+    """
+
+    def emulate(
+        self,
+        n: int,
+        *,
+        seed: Seed = None,
+        chunks: int | Literal["auto"] = "auto",
+        dtype: DTypeLike | None = None,
+        solver: str = "auto",
+        boundary: str | None = None,
+        buffer: int | Literal["auto"] = "auto",
+        x: str | None = None,
+        y: str | None = None,
+    ) -> xr.DataArray:
+        """Draw an ensemble with the statistics of the parameters, lazily.
+
+        Parameters
+        ----------
+        n : int
+            Number of members.
+        seed : int, SeedSequence, Generator or None
+            The same seed gives the same members, whatever the chunks and the scheduler.
+        chunks : int or "auto"
+            Members per block.
+        dtype : float32 or float64, optional
+            Of the result; by default that of ``mean`` or ``std``, else float64.
+        solver, boundary, buffer
+            See `xr_spde.sar.emulate`.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        DataArray
+            (realization, ..., Y, X), a dask array.
+        """
+        from xr_spde import sar
+
+        return sar.emulate(
+            self._obj,
+            n,
+            seed=seed,
+            chunks=chunks,
+            dtype=dtype,
+            solver=solver,
+            boundary=boundary,
+            buffer=buffer,
+            x=x,
+            y=y,
+        )
+
+    def variance(
+        self,
+        *,
+        solver: str = "auto",
+        boundary: str | None = None,
+        buffer: int | Literal["auto"] = "auto",
+        x: str | None = None,
+        y: str | None = None,
+    ) -> xr.DataArray:
+        """Exact marginal variance of the fields that `emulate` draws.
+
+        Parameters
+        ----------
+        solver, boundary, buffer
+            See `xr_spde.sar.variance`.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        DataArray
+            On (..., Y, X).
+        """
+        from xr_spde import sar
+
+        return sar.variance(self._obj, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y)
+
+    def range(self, *, x: str | None = None, y: str | None = None) -> xr.Dataset:
+        """Practical range along and across in km, and the bearing of the longer one.
+
+        Parameters
+        ----------
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        Dataset
+            ``range_along``, ``range_across``, ``bearing`` (degrees clockwise from north).
+        """
+        from xr_spde import sar
+
+        return sar.range(self._obj, x=x, y=y)
+
+    def operator(
+        self, *, boundary: str | None = None, x: str | None = None, y: str | None = None
+    ) -> sp.csc_array:
+        """Build the sparse matrix B of the model ``B y = e``, for people who build on it.
+
+        Parameters
+        ----------
+        boundary : {"cylinder", "plane", "torus", "paper"}, optional
+            Neighbours across the edges.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        scipy.sparse.csc_array, shape (ny * nx, ny * nx)
+            In the canonical order described in `xr_spde.sar.operator`.
+        """
+        from xr_spde import sar
+
+        return sar.operator(self._obj, boundary=boundary, x=x, y=y)
