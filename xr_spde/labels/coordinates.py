@@ -200,7 +200,7 @@ def _check_turns(ordered: Values, arcs: Values, name: str) -> None:
 
 
 def _rounding(values: Values, step: float) -> float:
-    """Rounding error of a difference of positions, at most a tenth of the step."""
+    """Return the rounding error of a difference of positions, at most a tenth of the step."""
     single = values.dtype.itemsize <= 4 or np.array_equal(values, values.astype(np.float32))
     eps = np.finfo(np.float32 if single else np.float64).eps
     return min(4.0 * float(eps) * float(np.abs(values).max()), 0.1 * abs(step))
