@@ -66,7 +66,7 @@ def tensor(rho: ArrayLike, theta: ArrayLike) -> tuple[Float, Float, Float]:
 
 
 def log_tensor(rho: ArrayLike, theta: ArrayLike) -> tuple[Float, Float]:
-    """The two numbers of the matrix logarithm of H: no seam in the angle, smooth at rho = 1.
+    """Matrix logarithm of H as two numbers: no seam in the angle, smooth at rho = 1.
 
     ``log H = [[h1, h2], [h2, -h1]]`` with ``h1 = log(rho) cos(2 theta)`` and
     ``h2 = log(rho) sin(2 theta)``.
@@ -130,7 +130,9 @@ def weights(kappa2: ArrayLike, rho: ArrayLike, theta: ArrayLike) -> Float:
         )
     except ValueError as error:
         shapes = [np.shape(value) for value in (kappa2, rho, theta)]
-        raise ParameterError(f"kappa2, rho, theta have shapes {shapes}; expected (ny, nx)") from error
+        raise ParameterError(
+            f"kappa2, rho, theta have shapes {shapes}; expected (ny, nx) for each"
+        ) from error
     if kappa2.ndim != 2:
         raise ParameterError(f"parameters have shape {kappa2.shape}; expected (ny, nx)")
     for name, value, low in (("kappa2", kappa2, 0.0), ("rho", rho, 1.0), ("theta", theta, None)):

@@ -28,7 +28,7 @@ _CENTRE = 4.0 + np.concatenate([np.geomspace(1e-4, 2.0, 600), np.linspace(1e-4, 
 
 @dataclass(frozen=True)
 class _Domain:
-    """Range of one parameter and of the shapes drawn for it (specification table of the release)."""
+    """Range of one parameter and of the shapes drawn for it, as in the release."""
 
     lower: float
     upper: float
@@ -48,14 +48,14 @@ class _Domain:
         return float(rng.uniform(self.lower, self.upper))
 
     def pair(self, rng: Rng) -> tuple[float, float]:
-        """A low and a high value around a common constant."""
+        """Draw a low and a high value around a common constant."""
         if self.choices:
             return float(rng.choice(_CENTRE[:500])), float(rng.choice(_CENTRE[-500:]))
         centre = self.constant(rng)
         return float(rng.uniform(self.lower, centre)), float(rng.uniform(centre, self.upper))
 
     def bumps(self, rng: Rng, count: int) -> tuple[float, Float]:
-        """A constant and the signed heights of bumps that point away from the nearer end."""
+        """Draw a constant and the signed heights of bumps that point away from the nearer end."""
         centre = self.constant(rng)
         upward = centre < self.mid or (self.mid_is_low and centre == self.mid)
         heights = rng.uniform(self.bump_low, self.bump, count)
@@ -93,7 +93,7 @@ def _double_bump(domain: _Domain, x: Float, y: Float, rng: Rng) -> Float:
 
 
 def _coast(x: Float, y: Float, rng: Rng) -> Float:
-    """A sigmoid across a wavy coastline, with one independent jitter per pixel."""
+    """Draw a sigmoid across a wavy coastline, with one independent jitter per pixel."""
     steepness, slope = rng.uniform(3.0, 50.0), rng.uniform(-2.0, 2.0)
     height, frequency = rng.uniform(0.1, 0.5), rng.uniform(0.4, 3.0)
     line = slope * x + height * np.sin(2.0 * np.pi * frequency * x)
@@ -200,7 +200,7 @@ def _probabilities(preset: str, pattern_weights: Mapping[str, float] | None) -> 
 def _draw_release(
     shape: tuple[int, int], rng: Rng, probabilities: Float, stack_probability: float
 ) -> dict[str, Float]:
-    """Maps of kappa2, theta_R and rho in the generator's own convention."""
+    """Draw maps of kappa2, theta_R and rho in the generator's own convention."""
     ny, nx = shape
     y, x = np.meshgrid(np.linspace(-1.0, 1.0, ny), np.linspace(-1.0, 1.0, nx), indexing="ij")
     patterns = tuple(PATTERNS.values())

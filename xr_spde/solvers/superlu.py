@@ -86,8 +86,7 @@ class SuperLUFactor:
 
     def _check(self, matrix: sp.csc_array) -> None:
         """Solve once and refuse a factorisation that lost the matrix."""
-        ones = np.ones(self._n)
-        residual = self.residual(matrix, ones)
+        residual = self.residual(matrix, np.ones(self._n))
         if not residual < 1e-6:
             raise SolverError(
                 f"the factorisation leaves a relative residual of {residual:.1e}; expected less "
@@ -102,8 +101,9 @@ class SuperLUFactor:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the factors in bytes: values, and row indices shared within supernodes."""
-        return 20 * self._fill + 64 * self._n
+        """Memory in bytes: values and indices, twice once the library has copied out U."""
+        copies = 1 if self._logdet is None else 2
+        return copies * 12 * self._fill + 64 * self._n
 
     @property
     def fill(self) -> int:
@@ -154,15 +154,13 @@ class SuperLUFactor:
         return out.reshape(rhs.shape, order="F")
 
     def logdet(self) -> float:
-        """Natural logarithm of ``|det B|``, from the diagonal of U (L has a unit diagonal)."""
+        """Natural logarithm of ``|det B|``, from the diagonal of U (L has a unit diagonal).
+
+        The library copies L and U out for this and keeps the copies as long as the factor.
+        """
         with self._lock:
             if self._logdet is None:
-                upper, lower = self._lu.U, self._lu.L
-                self._logdet = float(np.log(np.abs(upper.diagonal())).sum())
-                # scipy keeps its copies of L and U for the life of the factor: hand them back
-                for copy in (upper, lower):
-                    for array in (copy.data, copy.indices):
-                        array.resize(0, refcheck=False)
+                self._logdet = float(np.log(np.abs(self._lu.U.diagonal())).sum())
             return self._logdet
 
     def gram_inverse_diagonal(self) -> Float:
@@ -192,7 +190,9 @@ class SuperLUFactor:
         float
             About 1e-15 for a stable factorisation; NaN if the solution is not finite.
         """
-        x = self.solve(b)
+        order = slice(None) if self._permutation is None else self._permutation
+        x = np.empty(self._n)
+        x[order] = self._lu.solve(b[order])
         if not np.isfinite(x).all():
             return float("nan")
         size = abs(matrix) @ np.abs(x) + np.abs(b)
