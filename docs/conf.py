@@ -1,0 +1,61 @@
+"""Sphinx configuration."""
+
+import os
+
+import sphinx_autosummary_accessors
+
+from xr_spde import __version__
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+project = "xr_spde"
+author = "xr_spde developers"
+copyright = "2026, xr_spde developers"
+version = release = __version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "myst_nb",
+    "sphinx_autosummary_accessors",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxcontrib.bibtex",
+]
+source_suffix = {".md": "myst-nb", ".rst": "restructuredtext"}
+exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
+templates_path = ["_templates", sphinx_autosummary_accessors.templates_path]
+default_role = "code"
+
+autosummary_generate = True
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence", "attrs_inline"]
+myst_heading_anchors = 3
+
+# Executed every time: a cache would not notice that the package changed.
+nb_execution_mode = os.environ.get("XR_SPDE_DOCS_EXECUTION", "force")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_execution_show_tb = True
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
+bibtex_default_style = "plain"
+
+html_theme = "pydata_sphinx_theme"
+html_title = "xr_spde"
+html_static_path = ["_static"]
+html_show_sourcelink = False
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
