@@ -25,7 +25,7 @@ extensions = [
     "sphinx_design",
     "sphinxcontrib.bibtex",
 ]
-source_suffix = {".md": "myst-nb", ".rst": "restructuredtext"}
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb"}  # the first is that of stubs
 exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
 templates_path = ["_templates", sphinx_autosummary_accessors.templates_path]
 default_role = "code"
