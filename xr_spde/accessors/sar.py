@@ -27,7 +27,7 @@ class SarPlot(Generic[Obj]):
     """Figures of spatial autoregressive fields and of their parameters (needs matplotlib)."""
 
     def __init__(self, obj: Obj) -> None:
-        self._obj = obj
+        self._obj: Obj = obj
 
     def parameters(self, **options: Any) -> Any:
         """Draw the maps of kappa2 (or range), rho and theta.
@@ -98,7 +98,7 @@ class _SarAccessor(Generic[Obj]):
     """What fields and parameter datasets have in common."""
 
     def __init__(self, obj: Obj) -> None:
-        self._obj = obj
+        self._obj: Obj = obj
 
     @property
     def plot(self) -> SarPlot[Obj]:
@@ -182,7 +182,7 @@ class _SarAccessor(Generic[Obj]):
         buffer: int | Literal["auto"] = "auto",
         x: str | None = None,
         y: str | None = None,
-    ) -> Obj | xr.DataArray:
+    ) -> xr.DataArray:
         """Correlation of every cell with one point: of the data, or of the model, exactly.
 
         Parameters
@@ -198,7 +198,7 @@ class _SarAccessor(Generic[Obj]):
 
         Returns
         -------
-        DataArray or Dataset
+        DataArray
             Between -1 and 1 on (..., Y, X), lazy for lazy data.
         """
         from xr_spde import sar
@@ -214,10 +214,10 @@ class _SarAccessor(Generic[Obj]):
         *,
         solver: str = "auto",
         boundary: str | None = None,
-        buffer: int | Literal["auto"] = "auto",
+        buffer: int | Literal["auto"] = 0,
         x: str | None = None,
         y: str | None = None,
-    ) -> Obj:
+    ) -> xr.DataArray:
         """Log-density of the fields under the Gaussian model of a parameter dataset.
 
         Parameters
@@ -233,7 +233,7 @@ class _SarAccessor(Generic[Obj]):
 
         Returns
         -------
-        DataArray or Dataset
+        DataArray
             One number per leading index.
         """
         from xr_spde import sar

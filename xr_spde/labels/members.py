@@ -6,12 +6,14 @@ once, however many members there are, and a slice of the ensemble asks for its o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from xr_spde._core.options import carry_options
 
 if TYPE_CHECKING:
     import dask.array
@@ -138,8 +140,8 @@ def lazy_members(
     name = "sar-members-" + tokenize(token, per_block, n, [p.name for p in lazy])
     starts = range(0, n, per_block)
     sizes = tuple(min(per_block, n - start) for start in starts)
-    compute = partial(_evaluate, block)
-    tasks: dict[tuple[str | int, ...], tuple[Any, ...]] = {}
+    compute = carry_options(partial(_evaluate, block))
+    tasks: dict[Any, tuple[Any, ...]] = {}
     for flat, index in enumerate(product(*map(range, lead))):
         inputs = [(p.name, *index, 0, 0) for p in lazy]
         path = (flat,) if lead else ()

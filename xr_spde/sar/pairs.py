@@ -8,7 +8,7 @@ first replicate is subtracted from all, so that a large mean cancels nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,27 +30,27 @@ class PairSums:
         Index (j, i) of each point.
     count : int
         Replicates seen.
-    shift : ndarray (ny, nx) or None
-        First replicate, 0 where it is missing; None before it has been seen.
     complete : int
         Replicates seen without a missing cell.
-    cells : ndarray (2, ny, nx) or None
+    shift : ndarray (ny, nx)
+        First replicate, 0 where it is missing. This and what follows is empty before it is seen.
+    cells : ndarray (2, ny, nx)
         Sums of a and a a over the complete replicates.
-    points : ndarray (2, points) or None
+    points : ndarray (2, points)
         Sums of p and p p over the complete replicates.
-    products : ndarray (points, ny, nx) or None
+    products : ndarray (points, ny, nx)
         Sum of p a over all replicates.
     gaps : ndarray (5, points, ny, nx) or None
-        Sums of 1, a, a a, p, p p over the incomplete replicates.
+        Sums of 1, a, a a, p, p p over the incomplete replicates; None while there are none.
     """
 
     at: tuple[tuple[int, int], ...]
     count: int = 0
-    shift: Array | None = None
     complete: int = 0
-    cells: Array | None = None
-    points: Array | None = None
-    products: Array | None = None
+    shift: Array = field(default_factory=lambda: np.empty(0))
+    cells: Array = field(default_factory=lambda: np.empty(0))
+    points: Array = field(default_factory=lambda: np.empty(0))
+    products: Array = field(default_factory=lambda: np.empty(0))
     gaps: Array | None = None
 
 
@@ -105,19 +105,23 @@ def step(state: PairSums, block: Array) -> PairSums:
                 f"replicate {state.count + number} has infinite values; expected finite numbers, "
                 "or NaN where missing: mask them with `.where(np.isfinite)`"
             )
-        if new.gaps is None:
-            new = replace(new, gaps=np.zeros((5, *new.products.shape)))
+        gaps = np.zeros((5, *new.products.shape)) if new.gaps is None else new.gaps
+        new = replace(new, gaps=gaps)
         values[~present] = 0.0
-        _add_partial(new, values, present.astype(np.float64), (rows, columns))
+        _add_partial(new.products, gaps, values, present.astype(np.float64), (rows, columns))
     return replace(new, count=state.count + block.shape[0], complete=state.complete + complete)
 
 
 def _owned(state: PairSums, block: Array) -> PairSums:
     """Copy of the state that may be written to, with its arrays laid out at first use."""
-    if state.shift is not None:
-        names = ("cells", "points", "products", "gaps")
-        held = {name: getattr(state, name) for name in names}
-        return replace(state, **{k: None if v is None else v.copy() for k, v in held.items()})
+    if state.count:
+        return replace(
+            state,
+            cells=state.cells.copy(),
+            points=state.points.copy(),
+            products=state.products.copy(),
+            gaps=None if state.gaps is None else state.gaps.copy(),
+        )
     first = np.asarray(block[0], dtype=np.float64)
     return replace(
         state,
@@ -138,14 +142,18 @@ def _add_complete(state: PairSums, a: Array, p: Array) -> None:
 
 
 def _add_partial(
-    state: PairSums, a: Array, present: Array, at: tuple[NDArray[np.intp], NDArray[np.intp]]
+    products: Array,
+    gaps: Array,
+    a: Array,
+    present: Array,
+    at: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> None:
     squares = a * a
     for k, (value, seen) in enumerate(zip(a[at], present[at], strict=True)):
         if seen:
-            state.products[k] += value * a
+            products[k] += value * a
             terms = (present, a, squares, value * present, value * value * present)
-            for total, term in zip(state.gaps[:, k], terms, strict=True):
+            for total, term in zip(gaps[:, k], terms, strict=True):
                 total += term
 
 
@@ -163,10 +171,9 @@ def finish(state: PairSums) -> Array:
         In [-1, 1]; NaN where fewer than two replicates have both, or one of them is constant.
     """
     point_sums = state.points[:, :, None, None]
-    count, a, aa, p, pp = (
-        total + (0.0 if state.gaps is None else state.gaps[k])
-        for k, total in enumerate((float(state.complete), *state.cells, *point_sums))
-    )
+    whole = (float(state.complete), *state.cells, *point_sums)
+    gaps = np.zeros((5, 1, 1, 1)) if state.gaps is None else state.gaps
+    count, a, aa, p, pp = (total + gap for total, gap in zip(whole, gaps, strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         variance_a = aa / count - (a / count) ** 2
         variance_p = pp / count - (p / count) ** 2

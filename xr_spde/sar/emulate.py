@@ -1,0 +1,269 @@
+"""Ensembles of any size from parameter maps, drawn block by block when they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import DTypeError, ParameterError, SchemaError
+from xr_spde._core.provenance import provenance
+from xr_spde._core.rng import member_generator, resolve_seed
+from xr_spde.labels.attrs import KEPT
+from xr_spde.labels.members import MEMBER_GROUP, lazy_members, members_per_block
+from xr_spde.labels.schema import MOMENTS, PARAMETERS
+from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from xr_spde._core.rng import Seed
+    from xr_spde.fields.field import GaussianField
+
+__all__ = ["REALIZATION", "emulate"]
+
+REALIZATION = "realization"
+"""Dimension of the members."""
+
+
+@dataclass(frozen=True)
+class _EnsembleBlock:
+    """Draws members of one set of maps; what a task of the graph calls."""
+
+    recipe: ModelRecipe
+    names: tuple[str, ...]
+    entropy: int
+    dtype: np.dtype[Any]
+
+    def __call__(
+        self, start: int, stop: int, path: tuple[int, ...], *parameters: NDArray[Any]
+    ) -> NDArray[Any]:
+        maps = dict(zip(self.names, parameters, strict=True))
+        model, land = self.recipe.build(**maps)
+        members = np.empty((stop - start, *land.shape), dtype=self.dtype)
+        if model is None:
+            members.fill(np.nan)
+            return members
+        mean, scale = maps.get("mean"), self._scale(model, maps.get("std"))
+        # A group at a time: the noise of a whole block would take several times its memory.
+        for low in range(start, stop, MEMBER_GROUP):
+            fields = self._draw(model, range(low, min(low + MEMBER_GROUP, stop)), path)
+            if scale is not None:
+                fields = fields * scale
+            members[low - start : low - start + len(fields)] = (
+                fields if mean is None else fields + mean
+            )
+        members[:, land] = np.nan
+        return members
+
+    def _scale(self, model: GaussianField, std: NDArray[Any] | None) -> NDArray[np.float64] | None:
+        """Factor that turns the marginal variance of the model into the one asked for."""
+        if std is None:
+            return None
+        own = self.recipe.grid.from_canonical(model.variance())
+        return np.asarray(std / np.sqrt(own), dtype=np.float64)
+
+    def _draw(
+        self, model: GaussianField, members: range, path: tuple[int, ...]
+    ) -> NDArray[np.float64]:
+        noise = np.empty((len(members), int(np.prod(model.padded_shape))))
+        for row, member in zip(noise, members, strict=True):
+            member_generator(self.entropy, member, *path).standard_normal(out=row)
+        return self.recipe.grid.from_canonical(model.sample(noise))
+
+
+def emulate(
+    params: xr.Dataset,
+    n: int,
+    *,
+    seed: Seed = None,
+    chunks: int | Literal["auto"] = "auto",
+    dtype: DTypeLike | None = None,
+    solver: str = "auto",
+    boundary: str | None = None,
+    buffer: Buffer = "auto",
+    x: str | None = None,
+    y: str | None = None,
+) -> xr.DataArray:
+    """Draw an ensemble of Gaussian fields with given range, anisotropy, mean and spread.
+
+    A member is ``mean + std * y / sqrt(var y)`` with ``B y = e``: ``e`` is white noise, ``B`` the
+    nine-point spatial autoregressive operator of the parameters (LatticeVision, arXiv 2505.09803,
+    section 2; Lindgren, Rue and Lindstrom 2011), and ``var y`` its exact marginal variance, so
+    that ``std`` is restored without sampling error. Without ``std`` the bare ``y`` is returned
+    (plus ``mean`` where there is one).
+
+    Nothing is computed before it is asked for. Member ``m`` is an identity: its noise depends on
+    the seed and ``m`` (and the leading index) alone, and a slice such as ``[5]`` computes one
+    block. The matrix is factorised once per process, not stored in the graph.
+
+    Parameters
+    ----------
+    params : Dataset
+        ``kappa2``, ``rho``, ``theta`` and optionally ``mean`` and ``std`` on (..., Y, X), as
+        `estimate` returns them, read from disk or written by hand. NaN in all three parameters is
+        land and stays NaN. Leading dimensions are mapped over, with independent noise.
+    n : int
+        Number of members.
+    seed : int, SeedSequence, Generator or None
+        The same seed gives the same members, bit for bit, for any chunks and scheduler. None draws
+        a fresh one; the one used is the attribute ``xr_spde_seed`` (``int()`` of it, where it is
+        longer than 64 bits) of the result.
+    chunks : int or "auto", default "auto"
+        Members per block; "auto" makes blocks of about 64 MB, in multiples of 32.
+    dtype : float32 or float64, optional
+        Of the result; by default float32 where ``mean`` and ``std`` are, else float64. Always
+        computed in double precision.
+    solver : str, default "auto"
+        Sparse direct solver, see `xr_spde.solvers`.
+    boundary : {"cylinder", "plane", "torus", "paper"}, optional
+        By default the one recorded in ``params.attrs``, else "cylinder" where longitudes close the
+        circle and "plane" elsewhere.
+    buffer : int or "auto", default "auto"
+        Cells added on every side that is not periodic and cut off afterwards, so that the edge of
+        the domain is not felt; "auto" takes about one practical range.
+    x, y : str, optional
+        Names of the horizontal axes where they should not be searched for.
+
+    Returns
+    -------
+    DataArray, shape (realization, ..., Y, X)
+        Lazy (a dask array) also for parameters in memory; in the units of ``mean`` or ``std``.
+
+    Raises
+    ------
+    SchemaError
+        Missing variables; when computed: ``kappa2 <= 0``, ``rho < 1``, NaN in only some of them.
+    ParameterError
+        ``n``, ``seed``, ``chunks`` or ``buffer`` of a value that makes no sense.
+    DTypeError
+        A dtype other than float32 and float64.
+    UnknownNameError
+        Unknown solver or boundary.
+    MemoryGuardError
+        The factorisation would not fit in memory.
+
+    Notes
+    -----
+    Memory is one block and one factor per worker thread, whatever ``n``. Changing ``n`` or
+    ``chunks`` keeps the members; changing the parameters, the boundary or the buffer does not.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.sar import emulate
+    >>> maps = {"kappa2": 0.5, "rho": 3.0, "theta": 0.5}
+    >>> params = xr.Dataset({k: (("lat", "lon"), np.full((6, 8), v)) for k, v in maps.items()})
+    >>> ensemble = emulate(params, 40, seed=1)
+    >>> ensemble.dims, bool((ensemble[5] == emulate(params, 6, seed=1)[5]).all())
+    (('realization', 'lat', 'lon'), True)
+    """
+    members = _check_count(n)
+    target = None if dtype is None else _check_dtype(dtype)
+    _check_chunks(chunks)
+    dataset, recipe = read_model(params, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y)
+    if REALIZATION in dataset.dims:
+        raise SchemaError(
+            f"the parameters already have a dimension {REALIZATION!r}, which the ensemble needs; "
+            f'rename it, for instance params.rename({REALIZATION}="estimate")'
+        )
+    names = (*PARAMETERS, *(name for name in MOMENTS if name in dataset))
+    target = _default_dtype(dataset) if target is None else target
+    entropy = resolve_seed(seed)
+    block = _EnsembleBlock(recipe, names, entropy, target)
+    variables = model_variables(dataset, names)
+    size = recipe.grid.ny * recipe.grid.nx * target.itemsize
+    data = lazy_members(
+        block,
+        [variable.data for variable in variables],
+        n=members,
+        per_block=members_per_block(members, size) if chunks == "auto" else min(chunks, members),
+        dtype=target,
+        token=(recipe, names, entropy, target),
+    )
+    template = variables[0]
+    return xr.DataArray(
+        data,
+        dims=(REALIZATION, *template.dims),
+        coords=_coordinates(template, members),
+        name=str(dataset.attrs.get("source_variable", "field")),
+        attrs=_attributes(dataset, recipe, entropy),
+    )
+
+
+def _check_count(n: Any) -> int:
+    if isinstance(n, bool | np.bool_) or not isinstance(n, int | np.integer):
+        raise ParameterError(
+            f"n={n!r} is of type {type(n).__name__}; the number of members is a whole number; "
+            "type for instance emulate(1000)"
+        )
+    if n <= 0:
+        raise ParameterError(
+            f"n={n} members were asked for; expected at least 1; type for instance emulate(1000)"
+        )
+    return int(n)
+
+
+def _check_chunks(chunks: Any) -> None:
+    if isinstance(chunks, str) and chunks == "auto":
+        return
+    whole = isinstance(chunks, int | np.integer) and not isinstance(chunks, bool)
+    if not whole or chunks < 1:
+        raise ParameterError(
+            f'chunks={chunks!r} was given; expected "auto" or a number of members per block >= 1; '
+            "type for instance chunks=64"
+        )
+
+
+def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        target = np.dtype(dtype)
+    except TypeError as error:
+        raise DTypeError(
+            f'dtype={dtype!r} is no dtype; expected "float32" or "float64"; type dtype="float32"'
+        ) from error
+    if target not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise DTypeError(
+            f'dtype={target} was asked for; fields are "float32" or "float64"; type '
+            'dtype="float32" and convert the result with .astype'
+        )
+    return target
+
+
+def _default_dtype(dataset: xr.Dataset) -> np.dtype[Any]:
+    moments = [dataset[name].dtype for name in MOMENTS if name in dataset]
+    return np.result_type(*moments) if moments else np.dtype(np.float64)
+
+
+def _coordinates(template: xr.DataArray, n: int) -> dict[Any, Any]:
+    kept = {name: coord for name, coord in template.coords.items() if name != REALIZATION}
+    attrs = {"standard_name": REALIZATION, "long_name": "member", "units": "1"}
+    return {REALIZATION: (REALIZATION, np.arange(n), attrs), **kept}
+
+
+def _attributes(dataset: xr.Dataset, recipe: ModelRecipe, entropy: int) -> dict[str, Any]:
+    """Attributes of the field the parameters were estimated from, and how this one was made."""
+    moments = [dataset[name].attrs for name in MOMENTS if name in dataset]
+    source = moments[0] if moments else {"units": "1"}
+    attrs: dict[str, Any] = {"long_name": _quantity(dataset)}
+    attrs.update({name: source[name] for name in KEPT if name in source})
+    settings = {
+        "seed": entropy,
+        "boundary": recipe.boundary,
+        "buffer": recipe.buffer,
+        "solver": recipe.solver,
+        "parameters_method": dataset.attrs.get("xr_spde_method"),
+    }
+    return attrs | provenance("emulate", **settings)
+
+
+def _quantity(dataset: xr.Dataset) -> str:
+    """Long name of the field, from the one that estimators give to its mean."""
+    before, after = "mean of ", " over the replicates"
+    described = str(dataset["mean"].attrs.get("long_name", "")) if "mean" in dataset else ""
+    if described.startswith(before) and described.endswith(after):
+        return described[len(before) : -len(after)]
+    return str(dataset.attrs.get("source_variable", "spatial autoregressive Gaussian field"))

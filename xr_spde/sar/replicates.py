@@ -1,0 +1,286 @@
+"""What is done with replicates of a field: standardise them, and weigh them against a model."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import AxisNotFoundError, GridError, ParameterError
+from xr_spde._core.options import carry_options
+from xr_spde._core.provenance import provenance
+from xr_spde.labels.arrays import array_of, as_float
+from xr_spde.labels.attrs import derived_attrs
+from xr_spde.labels.axes import check_replicates, find_replicates, find_spatial
+from xr_spde.labels.grid import Grid
+from xr_spde.labels.lazy import single_core_chunk
+from xr_spde.labels.schema import MOMENTS, PARAMETERS
+from xr_spde.sar.density import log_density
+from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model
+
+__all__ = ["log_likelihood", "standardize"]
+
+Obj = TypeVar("Obj", xr.DataArray, xr.Dataset)
+Array = NDArray[np.floating]
+
+
+def standardize(
+    fields: Obj, dim: str | None = None, *, x: str | None = None, y: str | None = None
+) -> Obj:
+    """Subtract the mean over replicates and divide by their standard deviation, cell by cell.
+
+    What is left has mean 0 and sum of squares M - 1 at every cell, so that only correlations
+    remain. It is meant for looking at data and for networks: a likelihood wants the anomalies
+    themselves, since the sample standard deviation brings its own noise into every cell.
+
+    Parameters
+    ----------
+    fields : DataArray or Dataset
+        (realization, ..., Y, X) in any order. Of a Dataset, the variables with the three dimensions
+        are standardised; the others pass through untouched.
+    dim : str, optional
+        Dimension of the replicates; found by itself where it is clear.
+    x, y : str, optional
+        Names of the horizontal axes where they should not be searched for.
+
+    Returns
+    -------
+    DataArray or Dataset
+        Same dimensions and floating dtype, without units; lazy for lazy data. Missing values stay
+        missing and are left out of the moments. A cell that never varies, or is present in fewer
+        than two replicates, is NaN: it has no standard deviation to be measured in.
+
+    Raises
+    ------
+    ParameterError
+        Fewer than two replicates.
+    AxisNotFoundError
+        No horizontal axes or replicate dimension, or ambiguous ones.
+    DTypeError
+        Complex, object or date values.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.sar import standardize
+    >>> z = np.random.default_rng(0).standard_normal((5, 3, 4))
+    >>> s = standardize(xr.DataArray(z, dims=("realization", "lat", "lon")))
+    >>> float((s**2).sum("realization").mean().round(6))
+    4.0
+    """
+    if isinstance(fields, xr.DataArray):
+        return _standardize(fields, dim, find_spatial(fields, x=x, y=y))
+    spatial = find_spatial(fields, x=x, y=y)
+    on_grid = [
+        name
+        for name, da in fields.data_vars.items()
+        if set(spatial) <= set(da.dims) and (da.ndim > 2 if dim is None else dim in da.dims)
+    ]
+    if not on_grid:
+        listed = ", ".join(f"{name}{da.dims}" for name, da in fields.data_vars.items())
+        raise AxisNotFoundError(
+            f"no variable has the axes {spatial} and replicates; found {listed or 'no variable'}; "
+            "pass a DataArray, or dim= with the dimension of the replicates"
+        )
+    return fields.assign({name: _standardize(fields[name], dim, spatial) for name in on_grid})
+
+
+def _standardize(da: xr.DataArray, dim: str | None, spatial: tuple[str, str]) -> xr.DataArray:
+    fields = as_float(da)
+    replicates = find_replicates(fields, dim, spatial=spatial)
+    check_replicates(fields.sizes[replicates], dim=replicates)
+    # Single precision would lose the anomalies of a field with a large mean.
+    wide = fields.astype(np.float64)
+    count = wide.notnull().sum(replicates)
+    mean = wide.sum(replicates) / count.where(count > 0)
+    anomalies = wide - mean
+    variance = (anomalies**2).sum(replicates) / (count - 1).where(count > 1)
+    # The mean of equal values is off by rounding, and their variance by its square.
+    varies = variance > (8.0 * np.finfo(np.float64).eps * mean) ** 2
+    result = (anomalies / np.sqrt(variance.where(varies))).astype(fields.dtype)
+    what = str(da.attrs.get("long_name", da.name if da.name is not None else "field"))
+    attrs = derived_attrs({}, long_name=f"standardized {what}", units="1")
+    attrs |= provenance("standardize", dim=replicates)
+    return result.transpose(*da.dims).rename(da.name).drop_attrs(deep=False).assign_attrs(attrs)
+
+
+def log_likelihood(
+    fields: xr.DataArray | xr.Dataset,
+    params: xr.Dataset,
+    dim: str | None = None,
+    *,
+    solver: str = "auto",
+    boundary: str | None = None,
+    buffer: Buffer = 0,
+    x: str | None = None,
+    y: str | None = None,
+) -> xr.DataArray:
+    """Exact log-likelihood of the fields under the Gaussian model of a parameter Dataset.
+
+    The sum over replicates of ``log|det B| - n/2 log(2 pi) - |B y|^2 / 2`` with
+    ``y = (field - mean) sqrt(var y) / std``, minus the sum of ``log(std / sqrt(var y))``: the
+    density of the law that `emulate` draws from, with the same buffer. Cells without data (land,
+    gaps, buffer) are integrated out exactly.
+
+    Parameters
+    ----------
+    fields : DataArray or Dataset
+        (realization, ..., Y, X) in any order, in the units of ``mean`` and ``std``.
+    params : Dataset
+        Parameters on the same grid, in whatever storage order. Without ``mean`` the fields are
+        taken as anomalies, without ``std`` as the bare ``y``.
+    dim : str, optional
+        Dimension of the replicates. Leading dimensions of fields and parameters are matched.
+    solver, boundary
+        As in `emulate`.
+    buffer : int or "auto", default 0
+        As in `emulate`. Integrating a wide buffer out costs a second, larger factorisation.
+    x, y : str, optional
+        Names of the horizontal axes where they should not be searched for.
+
+    Returns
+    -------
+    DataArray
+        Natural logarithm, one number per leading index; lazy if an input is.
+
+    Raises
+    ------
+    GridError
+        Fields and parameters on different grids.
+    ParameterError
+        When computed: infinite data, or ``std`` = 0 at a cell with data.
+    SchemaError
+        Parameters missing or impossible.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.sar import emulate, log_likelihood
+    >>> maps = {"kappa2": 0.5, "rho": 3.0, "theta": 0.3}
+    >>> params = xr.Dataset({k: (("lat", "lon"), np.full((8, 9), v)) for k, v in maps.items()})
+    >>> data = emulate(params, 50, seed=1, buffer=0)
+    >>> wrong = params.assign(theta=params.theta + 0.8)
+    >>> bool(log_likelihood(data, params) > log_likelihood(data, wrong))
+    True
+    """
+    da = as_float(array_of(fields, x=x, y=y))
+    grid = Grid.from_object(da, x=x, y=y)
+    spatial = (grid.y_dim, grid.x_dim)
+    replicates = find_replicates(da, dim, spatial=spatial)
+    dataset, recipe = read_model(params, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y)
+    check_same_grid(grid, recipe.grid)
+    names = (*PARAMETERS, *(name for name in MOMENTS if name in dataset))
+    maps = [
+        _plain(v, (recipe.grid.y_dim, recipe.grid.x_dim), spatial)
+        for v in model_variables(dataset, names)
+    ]
+    extra = [d for d in maps[0].dims if d not in da.dims]
+    lead = [d for d in da.dims if d not in (replicates, *spatial)]
+    wide = _plain(da, spatial, spatial)
+    wide = wide.expand_dims({d: maps[0].sizes[d] for d in extra})
+    wide = wide.assign_coords({d: maps[0].coords[d] for d in extra if d in maps[0].coords})
+    densities = xr.apply_ufunc(
+        carry_options(partial(_densities, names=names, recipe=recipe, grid=grid)),
+        wide.transpose(*extra, *lead, replicates, *spatial),
+        *maps,
+        input_core_dims=[spatial] * (1 + len(maps)),
+        dask="parallelized",
+        output_dtypes=[np.float64],
+        keep_attrs=False,
+    )
+    attrs = derived_attrs({}, long_name="log-likelihood", units="1")
+    attrs |= provenance("log_likelihood", boundary=recipe.boundary, buffer=recipe.buffer)
+    return densities.sum(replicates).rename("log_likelihood").assign_attrs(attrs)
+
+
+def check_same_grid(fields: Grid, params: Grid) -> None:
+    """Refuse fields and parameters whose cells are not the same.
+
+    Parameters
+    ----------
+    fields, params : Grid
+        Their grids; storage order does not matter.
+
+    Raises
+    ------
+    GridError
+        Another shape or other coordinates.
+    """
+    same = fields.shape == params.shape
+    for ours, theirs, step in (
+        (fields.canonical_y(), params.canonical_y(), fields.dy),
+        (fields.canonical_x(), params.canonical_x(), fields.dx),
+    ):
+        same = same and bool(np.allclose(ours, theirs, rtol=0.0, atol=1e-3 * abs(step)))
+    if not same:
+        raise GridError(
+            f"the fields are on {_described(fields)} and the parameters on {_described(params)}; "
+            "expected the same cells; select or interpolate one of them, for instance "
+            "params.sel of the coordinates of the fields"
+        )
+
+
+def _described(grid: Grid) -> str:
+    y, x = grid.canonical_y(), grid.canonical_x()
+    return (
+        f"a grid of {grid.ny} x {grid.nx} cells, {grid.y_dim} {y[0]:g} to {y[-1]:g} and "
+        f"{grid.x_dim} {x[0]:g} to {x[-1]:g}"
+    )
+
+
+def _plain(da: xr.DataArray, spatial: tuple[str, str], names: tuple[str, str]) -> xr.DataArray:
+    """Without horizontal coordinates, which storage order may tell apart, in whole maps."""
+    along = [name for name, coord in da.coords.items() if set(coord.dims) & set(spatial)]
+    renamed = da.drop_vars(along).rename(
+        {old: new for old, new in zip(spatial, names, strict=True) if old != new}
+    )
+    return single_core_chunk(renamed, names)
+
+
+def _densities(
+    fields: Array, *maps: Array, names: tuple[str, ...], recipe: ModelRecipe, grid: Grid
+) -> Array:
+    """Log-density of each replicate: (lead..., M, ny, nx) to (lead..., M)."""
+    lead, core = fields.shape[:-3], fields.shape[-2:]
+    # apply_ufunc gives the parameters an axis of length one, or none, for the replicates.
+    wide = [np.broadcast_to(_without_replicates(m, fields.ndim), lead + core) for m in maps]
+    result = np.empty(fields.shape[:-2])
+    for index in np.ndindex(lead):
+        given = dict(zip(names, (m[index] for m in wide), strict=True))
+        result[index] = _density(fields[index], given, recipe, grid)
+    return result
+
+
+def _without_replicates(values: Array, ndim: int) -> Array:
+    return values[..., 0, :, :] if values.ndim == ndim else values
+
+
+def _density(fields: Array, maps: dict[str, Array], recipe: ModelRecipe, grid: Grid) -> Array:
+    model, land = recipe.build(**maps)
+    if model is None:
+        return np.zeros(fields.shape[0])
+    home = recipe.grid.to_canonical
+    values = np.array(grid.to_canonical(fields), dtype=np.float64)
+    if np.isinf(values).any():
+        raise ParameterError(
+            f"the fields have {int(np.isinf(values).sum())} infinite values; expected finite "
+            "numbers, or NaN where missing: mask them with `.where(np.isfinite)`"
+        )
+    values[:, home(land)] = np.nan
+    if "mean" in maps:
+        values -= home(maps["mean"])
+    scale = None
+    if "std" in maps:
+        scale = home(maps["std"]) / np.sqrt(model.variance())
+        still = (scale == 0) & np.isfinite(values).any(axis=0)
+        if still.any():
+            raise ParameterError(
+                f"std is 0 at {int(still.sum())} cells with data, where the density is not "
+                "defined; mask them in the fields, or give std a lower bound"
+            )
+        # Cells without data play no part; what stands there must only be a number.
+        scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
+    return log_density(model, values, scale)
