@@ -17,7 +17,8 @@ from xr_spde._core.provenance import provenance
 from xr_spde.labels.arrays import array_of
 from xr_spde.labels.axes import check_replicates, find_replicates
 from xr_spde.labels.grid import Grid
-from xr_spde.sar.positions import POINT, At, Points, find_points
+from xr_spde.sar.diagnose import correlation
+from xr_spde.sar.positions import POINT, At, find_points
 
 __all__ = ["correlation_score"]
 
@@ -94,40 +95,61 @@ def correlation_score(
     One pass over each ensemble, with a memory of points x cells numbers whatever its size. With
     missing members the count at a cell and a point is taken as the smaller of the two counts.
     """
-    from xr_spde.sar.diagnose import correlation
-
     real = array_of(fields, x=x, y=y)
     grid = Grid.from_object(real, x=x, y=y)
-    _check_same_grid(grid, Grid.from_object(ensemble, x=x, y=y))
-    replicates = find_replicates(real, dim, spatial=(grid.y_dim, grid.x_dim))
-    check_replicates(real.sizes[replicates], minimum=3, dim=replicates)
+    replicates = _replicates(real, dim, grid)
     cell_weights = _weights(weights, grid, real)
     if points is None:
         points = _random_points(real, replicates, grid, cell_weights, n_points, seed)
     points = [points] if find_points(points, grid, real).single else list(points)
-    cells = find_points(points, grid, real)
-    where: dict[str, Any] = {"x": grid.x_dim, "y": grid.y_dim}
-    observed = correlation(real, points, dim=replicates, **where)
-    noise = 1.0 / (_pair_count(real, replicates, cells, grid) - 1.0)
-    if _is_model(ensemble):
-        size = None
-        modelled = correlation(ensemble, points, **where)
+    observed, noise = _empirical(real, replicates, points, grid)
+    size = None
+    if isinstance(ensemble, xr.Dataset) and "kappa2" in ensemble:
+        own_grid = _same_grid(grid, Grid.from_object(ensemble, x=x, y=y))
+        modelled = _canonical(correlation(ensemble, points, x=x, y=y), own_grid, grid)
     else:
         synthetic = array_of(ensemble, x=x, y=y)
-        own = dim if dim in synthetic.dims else None
-        own = find_replicates(synthetic, own, spatial=(grid.y_dim, grid.x_dim))
-        check_replicates(synthetic.sizes[own], minimum=3, dim=own)
+        own_grid = _same_grid(grid, Grid.from_object(synthetic, x=x, y=y))
+        own = _replicates(synthetic, dim if dim in synthetic.dims else None, own_grid)
         size = synthetic.sizes[own]
-        modelled = correlation(synthetic, points, dim=own, **where)
-        noise = noise + 1.0 / (_pair_count(synthetic, own, cells, grid) - 1.0)
-    score = _score(observed, modelled, noise, cell_weights, grid)
+        modelled, own_noise = _empirical(synthetic, own, points, own_grid, like=grid)
+        noise = noise + own_noise
+    score = _score(observed, modelled, noise, _canonical(cell_weights, grid, grid), grid)
     return _described(
         score,
         real_members=real.sizes[replicates],
         synthetic_members=size,
-        points=len(cells.stored),
-        weights=weights if isinstance(weights, str) else ("given" if weights is not None else None),
+        points=len(points),
+        weights=weights if weights is None or isinstance(weights, str) else "given",
     )
+
+
+def _replicates(members: xr.DataArray, dim: str | None, grid: Grid) -> str:
+    found = find_replicates(members, dim, spatial=(grid.y_dim, grid.x_dim))
+    check_replicates(members.sizes[found], minimum=3, dim=found)
+    return found
+
+
+def _empirical(
+    members: xr.DataArray, dim: str, points: list[Any], grid: Grid, *, like: Grid | None = None
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Correlation maps of members and 1 / (count - 1), both canonical."""
+    maps = correlation(members, points, dim, x=grid.x_dim, y=grid.y_dim)
+    count = members.count(dim)
+    j, i = np.transpose(find_points(points, grid, members).stored)
+    here = {grid.y_dim: xr.DataArray(j, dims=POINT), grid.x_dim: xr.DataArray(i, dims=POINT)}
+    at_points = count.isel(here).drop_vars((grid.y_dim, grid.x_dim), errors="ignore")
+    noise = 1.0 / (np.minimum(count, at_points) - 1.0)
+    return _canonical(maps, grid, like or grid), _canonical(noise, grid, like or grid)
+
+
+def _canonical(maps: xr.DataArray, grid: Grid, like: Grid) -> xr.DataArray:
+    """Turn maps to canonical order, without spatial coordinates, on the dimensions of ``like``."""
+    order = grid.to_canonical(np.arange(grid.ny * grid.nx).reshape(grid.shape))
+    dims = {grid.y_dim: order[:, 0] // grid.nx, grid.x_dim: order[0] % grid.nx}
+    turned = maps.isel(dims)
+    turned = turned.drop_vars([n for n, c in turned.coords.items() if set(c.dims) & set(dims)])
+    return turned.rename({grid.y_dim: like.y_dim, grid.x_dim: like.x_dim})
 
 
 def _score(
@@ -138,10 +160,7 @@ def _score(
     grid: Grid,
 ) -> xr.Dataset:
     """Means over cells, then points; cells without both correlations are left out."""
-    # The maps agree in shape; labels may differ in the last bit or by 360 degrees.
-    modelled = modelled.assign_coords(
-        {dim: observed[dim] for dim in (grid.y_dim, grid.x_dim) if dim in observed.coords}
-    )
+    modelled, noise = modelled.reset_coords(drop=True), noise.reset_coords(drop=True)
     error = (observed - modelled) ** 2
     expected = (1.0 - modelled**2) ** 2 * noise
     both = error.notnull() & expected.notnull()
@@ -154,7 +173,7 @@ def _score(
     pooled = {name: square.mean(POINT, skipna=True) for name, square in squares.items()}
     result = _compared(pooled["raw"], pooled["floor"], prefix="")
     result.update(_compared(squares["raw"], squares["floor"], prefix="point_"))
-    return xr.Dataset(result).drop_vars(space, errors="ignore")
+    return xr.Dataset(result)
 
 
 def _compared(raw: xr.DataArray, floor: xr.DataArray, *, prefix: str) -> dict[str, xr.DataArray]:
@@ -177,11 +196,8 @@ def _described(score: xr.Dataset, **settings: object) -> xr.Dataset:
     return score
 
 
-def _is_model(ensemble: xr.DataArray | xr.Dataset) -> bool:
-    return isinstance(ensemble, xr.Dataset) and "kappa2" in ensemble
-
-
-def _check_same_grid(real: Grid, other: Grid) -> None:
+def _same_grid(real: Grid, other: Grid) -> Grid:
+    """Return the grid of the ensemble after a check that it is that of the fields."""
     if real.shape != other.shape:
         raise ParameterError(
             f"the fields are on {real.shape} (rows, columns) and the ensemble on {other.shape}; "
@@ -194,6 +210,7 @@ def _check_same_grid(real: Grid, other: Grid) -> None:
                 f"along {dim!r} the fields cover {mine[0]:g} to {mine[-1]:g} and the ensemble "
                 f"{theirs[0]:g} to {theirs[-1]:g}; compare them on one grid"
             )
+    return other
 
 
 def _weights(weights: str | xr.DataArray | None, grid: Grid, real: xr.DataArray) -> xr.DataArray:
@@ -247,12 +264,3 @@ def _random_points(
     rows, columns = np.unravel_index(picked, grid.shape)
     y, x = grid.canonical_y()[rows], grid.canonical_x()[columns]
     return [(float(a), float(b)) for a, b in zip(y, x, strict=True)]
-
-
-def _pair_count(members: xr.DataArray, dim: str, cells: Points, grid: Grid) -> xr.DataArray:
-    """Members present both at a cell and at each point, on (point, ..., Y, X)."""
-    count = members.count(dim)
-    j, i = np.transpose(cells.stored)
-    here = {grid.y_dim: xr.DataArray(j, dims=POINT), grid.x_dim: xr.DataArray(i, dims=POINT)}
-    at_points = count.isel(here).drop_vars((grid.y_dim, grid.x_dim), errors="ignore")
-    return np.minimum(count, at_points)
