@@ -6,10 +6,12 @@ Nothing is computed here: each method calls the function of the same name in `xr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import xarray as xr
+
+from xr_spde.accessors.figures import Position, SarFieldFigures, SarParameterFigures
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -17,81 +19,9 @@ if TYPE_CHECKING:
 
     from xr_spde._core.rng import Seed
 
-__all__ = ["SarDataArrayAccessor", "SarDatasetAccessor", "SarPlot"]
+__all__ = ["SarDataArrayAccessor", "SarDatasetAccessor"]
 
 Obj = TypeVar("Obj", xr.DataArray, xr.Dataset)
-Position = tuple[float, float] | Mapping[str, float]
-
-
-class SarPlot(Generic[Obj]):
-    """Figures of spatial autoregressive fields and of their parameters (needs matplotlib)."""
-
-    def __init__(self, obj: Obj) -> None:
-        self._obj: Obj = obj
-
-    def parameters(self, **options: Any) -> Any:
-        """Draw the maps of kappa2 (or range), rho and theta.
-
-        Parameters
-        ----------
-        **options : Any
-            Passed to `xr_spde.plot.parameters`.
-
-        Returns
-        -------
-        matplotlib Figure or Axes
-        """
-        from xr_spde import plot
-
-        return plot.parameters(self._obj, **options)
-
-    def ellipses(self, **options: Any) -> Any:
-        """Draw the ellipses of equal correlation on the map.
-
-        Parameters
-        ----------
-        **options : Any
-            Passed to `xr_spde.plot.ellipses`.
-
-        Returns
-        -------
-        matplotlib Axes
-        """
-        from xr_spde import plot
-
-        return plot.ellipses(self._obj, **options)
-
-    def correlation(self, *args: Any, **options: Any) -> Any:
-        """Draw correlation maps with given points.
-
-        Parameters
-        ----------
-        *args, **options : Any
-            Passed to `xr_spde.plot.correlation`.
-
-        Returns
-        -------
-        matplotlib Figure or Axes
-        """
-        from xr_spde import plot
-
-        return plot.correlation(self._obj, *args, **options)
-
-    def members(self, *args: Any, **options: Any) -> Any:
-        """Draw a few members side by side on one colour scale.
-
-        Parameters
-        ----------
-        *args, **options : Any
-            Passed to `xr_spde.plot.members`.
-
-        Returns
-        -------
-        matplotlib Figure or Axes
-        """
-        from xr_spde import plot
-
-        return plot.members(self._obj, *args, **options)
 
 
 class _SarAccessor(Generic[Obj]):
@@ -99,11 +29,6 @@ class _SarAccessor(Generic[Obj]):
 
     def __init__(self, obj: Obj) -> None:
         self._obj: Obj = obj
-
-    @property
-    def plot(self) -> SarPlot[Obj]:
-        """Figures: ``.sar.plot.parameters()``, ``ellipses``, ``correlation``, ``members``."""
-        return SarPlot(self._obj)
 
     def estimate(
         self,
@@ -260,6 +185,11 @@ class SarDataArrayAccessor(_SarAccessor[xr.DataArray]):
     ('realization', 'lat', 'lon')
     """
 
+    @property
+    def plot(self) -> SarFieldFigures:
+        """Figures: ``.sar.plot.members()`` and ``.sar.plot.correlation(at)``."""
+        return SarFieldFigures(self._obj)
+
 
 @xr.register_dataset_accessor("sar")
 class SarDatasetAccessor(_SarAccessor[xr.Dataset]):
@@ -278,6 +208,11 @@ class SarDatasetAccessor(_SarAccessor[xr.Dataset]):
     >>> params.sar.emulate(100, seed=1).sizes["realization"]
     100
     """
+
+    @property
+    def plot(self) -> SarParameterFigures:
+        """Figures: ``.sar.plot.parameters()``, ``ellipses()`` and ``correlation(at)``."""
+        return SarParameterFigures(self._obj)
 
     def emulate(
         self,
