@@ -14,6 +14,7 @@ Values = NDArray[np.floating]
 # One per cent of a step admits Gaussian latitudes, whose first step is 0.9 % short.
 _STEP_TOLERANCE = 1e-2
 _CLOSURE_TOLERANCE = 1e-3
+_SEAM_DEGREES = 1e-3
 
 
 def coordinate_values(obj: xr.DataArray | xr.Dataset, axis: SpatialAxis) -> Values:
@@ -135,11 +136,13 @@ def around_circle(values: Values, name: str) -> tuple[float, bool, int]:
         steps.
     """
     floats = values.astype(float)
-    signed = (np.diff(floats) + 180.0) % 360.0 - 180.0
-    descending = bool(np.count_nonzero(signed < 0) > signed.size / 2)
-    ordered = floats[::-1] if descending else floats
-    arcs = np.diff(ordered, append=ordered[:1]) % 360.0
-    arcs[360.0 - arcs < 1e-9] = 0.0
+    forward, backward = _arcs(floats), _arcs(floats[::-1])
+    # The right way round the circle is the one that takes the fewest turns (or the shorter arc).
+    if floats.size > 2:
+        descending = bool(backward.sum() < forward.sum() - 180.0)
+    else:
+        descending = bool(forward[0] > 180.0)
+    ordered, arcs = (floats[::-1], backward) if descending else (floats, forward)
     _check_turns(ordered, arcs, name)
     roll = (int(np.argmax(arcs)) + 1) % arcs.size
     first = np.roll(ordered, -roll)[:1]
@@ -154,9 +157,24 @@ def around_circle(values: Values, name: str) -> tuple[float, bool, int]:
 
 
 def wrap_longitude(value: float, step: float) -> float:
-    """Longitude in [0, 360); within 1e-3 of a step below 360 it counts as 0 (slightly negative)."""
+    """Longitude in [0, 360).
+
+    Within 1e-3 degrees (or a quarter of a step) below 360 it counts as 0 and comes out slightly
+    negative, so that rounding cannot move the seam by a column.
+
+    Parameters
+    ----------
+    value : float
+        Longitude in degrees.
+    step : float
+        Positive step of the grid.
+
+    Returns
+    -------
+    float
+    """
     wrapped = float(value) % 360.0
-    return wrapped - 360.0 if 360.0 - wrapped < _CLOSURE_TOLERANCE * step else wrapped
+    return wrapped - 360.0 if 360.0 - wrapped < min(_SEAM_DEGREES, step / 4) else wrapped
 
 
 def check_latitude(values: Values, name: str) -> None:
@@ -180,6 +198,13 @@ def check_latitude(values: Values, name: str) -> None:
             f"the latitude {name!r} reaches {worst:g}; values between -90 and 90 degrees are "
             "expected; check that x and y are not exchanged, or set the units of the coordinate"
         )
+
+
+def _arcs(ordered: Values) -> Values:
+    """Arc from each longitude eastward to the next, and from the last to the first."""
+    arcs = np.diff(ordered, append=ordered[:1]) % 360.0
+    arcs[360.0 - arcs < 1e-9] = 0.0
+    return arcs
 
 
 def _check_turns(ordered: Values, arcs: Values, name: str) -> None:

@@ -258,7 +258,7 @@ class Grid:
         rows, columns = self.canonical_y(), self.canonical_x()
         row = (float(y) - rows[0]) / abs(self.dy)
         offset = float(x) - columns[0]
-        if self.longitude:
+        if self.longitude and np.isfinite(offset):
             half = abs(self.dx) / 2
             offset = (offset + half) % 360.0 - half
         column = offset / abs(self.dx)
