@@ -26,6 +26,13 @@ def as_float(da: xr.DataArray) -> xr.DataArray:
     ------
     DTypeError
         Complex, object, string or date values.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from xr_spde.labels.arrays import as_float
+    >>> as_float(xr.DataArray([1, 2], dims="x")).dtype
+    dtype('float64')
     """
     kind, name = da.dtype.kind, repr(str(da.name)) if da.name is not None else "the data"
     if kind == "f":
@@ -68,6 +75,16 @@ def array_of(
         No variable has the horizontal axes.
     GridError
         Variables on different grids or with different dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.labels.arrays import array_of
+    >>> field = (("time", "lat", "lon"), np.zeros((2, 3, 4)))
+    >>> array_of(xr.Dataset({"t": field, "crs": 0})).name
+    't'
+    >>> array_of(xr.Dataset({"t": field, "u": field})).dims
+    ('variable', 'time', 'lat', 'lon')
     """
     if isinstance(obj, xr.DataArray):
         return obj

@@ -35,6 +35,12 @@ def derived_attrs(
     Returns
     -------
     dict
+
+    Examples
+    --------
+    >>> from xr_spde.labels.attrs import derived_attrs
+    >>> derived_attrs({"units": "K", "standard_name": "air_temperature"}, long_name="spread")
+    {'long_name': 'spread', 'units': 'K'}
     """
     attrs: dict[str, object] = {"long_name": long_name}
     attrs.update({name: source[name] for name in KEPT if name in source})

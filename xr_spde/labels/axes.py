@@ -85,6 +85,13 @@ def find_spatial(obj: Labelled, *, x: str | None = None, y: str | None = None) -
         No candidate, or more than one.
     GridError
         The positions are two-dimensional (curvilinear) or points along one dimension.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.labels.axes import find_spatial
+    >>> find_spatial(xr.DataArray(np.zeros((2, 3, 4)), dims=("longitude", "time", "latitude")))
+    ('latitude', 'longitude')
     """
     y_axis, x_axis = spatial_axes(obj, x=x, y=y)
     return y_axis.dim, x_axis.dim
@@ -139,6 +146,14 @@ def find_replicates(da: xr.DataArray, dim: str | None = None, *, spatial: tuple[
     ------
     AxisNotFoundError
         No candidate, or more than one.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.labels.axes import find_replicates
+    >>> fields = xr.DataArray(np.zeros((5, 2, 3, 4)), dims=("number", "level", "lat", "lon"))
+    >>> find_replicates(fields, spatial=("lat", "lon"))
+    'number'
     """
     others = [str(name) for name in da.dims if name not in spatial]
     if dim is not None:

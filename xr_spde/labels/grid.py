@@ -52,6 +52,19 @@ class Grid:
         Columns by which the (flipped, if descending) array is rolled back to become canonical.
     metres : float or None
         Metres per unit of a projected coordinate; None otherwise.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.labels.grid import Grid
+    >>> coords = {"lat": [60.0, 30.0, 0.0], "lon": [-90.0, 0.0, 90.0, 180.0]}
+    >>> grid = Grid.from_object(xr.DataArray(np.zeros((3, 4)), coords))
+    >>> grid.boundary, grid.y_descending, grid.canonical_x().tolist()
+    ('cylinder', True, [0.0, 90.0, 180.0, 270.0])
+    >>> grid.to_canonical(np.broadcast_to(coords["lon"], (3, 4)))[0].tolist()
+    [0.0, 90.0, 180.0, -90.0]
+    >>> grid.locate(31.0, 269.0)
+    (1, 3)
     """
 
     y_dim: str

@@ -148,6 +148,15 @@ def apply_core(
     -------
     dict of str to DataArray (leading..., core...)
         Lazy where an input is; attributes and coordinates follow from the inputs.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.labels.lazy import Output, apply_core
+    >>> fields = xr.DataArray(np.ones((4, 2, 3)), dims=("time", "lat", "lon"))
+    >>> total = {"total": Output(())}
+    >>> apply_core(np.sum, fields, core_dims=[("lat", "lon")], output=total)["total"].values
+    array([6., 6., 6., 6.])
     """
     ready = [single_core_chunk(a, d, limit) for a, d in zip(args, core_dims, strict=True)]
     known = {dim for dims in core_dims for dim in dims}
@@ -216,6 +225,20 @@ def fold_replicates(
     dict of str to DataArray (leading..., core...)
         Lazy where ``da`` is. Coordinates of the dimensions that are left and the attributes of
         ``da`` are kept.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.labels.lazy import Output, fold_replicates
+    >>> fields = xr.DataArray(np.ones((4, 2, 3)), dims=("time", "lat", "lon"))
+    >>> fold_replicates(
+    ...     fields.chunk({"time": 1}), "time", ("lat", "lon"),
+    ...     init=lambda: np.zeros((2, 3)),
+    ...     step=lambda total, member: total + member[0],
+    ...     finish=lambda total: {"sum": total},
+    ...     output={"sum": Output(("lat", "lon"))},
+    ... )["sum"].values[0]
+    array([4., 4., 4.])
     """
     leading = [str(name) for name in da.dims if name not in (dim, *spatial)]
     ordered = single_core_chunk(da, spatial, limit).transpose(*leading, dim, *spatial)

@@ -206,6 +206,14 @@ def check_parameter_values(
         Naming the variable, the number of bad points and the first of them: ``kappa2 <= 0``,
         ``rho < 1`` (by more than 1e-6), infinities, NaN in only some of the three parameters, NaN
         of a moment off land, a negative ``std``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_spde.labels.schema import check_parameter_values
+    >>> kappa2 = np.array([[0.1, np.nan]])
+    >>> check_parameter_values(kappa2, kappa2 * 0 + 2, kappa2 * 0)
+    array([[False,  True]])
     """
     values = dict(zip(PARAMETERS, np.broadcast_arrays(kappa2, rho, theta), strict=True))
     missing = {name: np.isnan(array) for name, array in values.items()}
