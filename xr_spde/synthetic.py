@@ -28,13 +28,12 @@ def _coordinates(shape: tuple[int, int], domain: str) -> dict[str, xr.DataArray]
         raise ParameterError(f"shape={shape!r}; expected (ny, nx), each at least 2")
     ny, nx = shape
     if domain == "global":
-        lat = -90 + (np.arange(ny) + 0.5) * 180 / ny
-        lon = np.arange(nx) * 360 / nx
-        names, values, units = ("lat", "lon"), (lat, lon), ("degrees_north", "degrees_east")
+        values = (-90 + (np.arange(ny) + 0.5) * 180 / ny, np.arange(nx) * 360 / nx)
+        names, units = ("lat", "lon"), ("degrees_north", "degrees_east")
         standard = ("latitude", "longitude")
     elif domain == "plane":
         names, units = ("y", "x"), ("m", "m")
-        values = tuple(_CELL_METRES * np.arange(count) for count in shape)
+        values = (_CELL_METRES * np.arange(ny), _CELL_METRES * np.arange(nx))
         standard = ("projection_y_coordinate", "projection_x_coordinate")
     else:
         raise unknown("domain", domain, _DOMAINS)
