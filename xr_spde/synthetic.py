@@ -27,6 +27,7 @@ def _coordinates(shape: tuple[int, int], domain: str) -> dict[str, xr.DataArray]
     if len(shape) != 2 or min(shape) < 2:
         raise ParameterError(f"shape={shape!r}; expected (ny, nx), each at least 2")
     ny, nx = shape
+    values: tuple[NDArray[np.floating], NDArray[np.floating]]
     if domain == "global":
         values = (-90 + (np.arange(ny) + 0.5) * 180 / ny, np.arange(nx) * 360 / nx)
         names, units = ("lat", "lon"), ("degrees_north", "degrees_east")
