@@ -138,6 +138,11 @@ class set_options:  # noqa: N801 - reads as a verb, as in xarray
     ParameterError
         A value of the wrong kind.
 
+    Notes
+    -----
+    Lazy results keep the options that held where they were built, whatever thread or process
+    computes them: put the ``with`` block around `estimate` or `emulate`, not around `compute`.
+
     Examples
     --------
     >>> import xr_spde
