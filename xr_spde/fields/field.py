@@ -46,7 +46,7 @@ def automatic_buffer(kappa2: ArrayLike, rho: ArrayLike, *, boundary: str) -> int
     if check_boundary(boundary) in ("torus", "paper"):
         return 0
     ranges = np.sqrt(8.0 * np.asarray(rho) / np.asarray(kappa2))
-    return min(math.ceil(np.quantile(ranges, 0.9)), max(ranges.shape) // 2)
+    return int(min(math.ceil(np.quantile(ranges, 0.9)), max(ranges.shape) // 2))
 
 
 def fill_missing(values: ArrayLike, *, periodic_x: bool) -> Float:
@@ -75,7 +75,7 @@ def fill_missing(values: ArrayLike, *, periodic_x: bool) -> Float:
     if array.ndim < 2:
         raise ParameterError(f"values have shape {array.shape}; expected (..., ny, nx)")
     ny, nx = array.shape[-2:]
-    missing = np.isnan(array).reshape(-1, ny, nx).any(axis=0)
+    missing = np.asarray(np.isnan(array).reshape(-1, ny, nx).any(axis=0))
     if not missing.any():
         return array
     if missing.all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from xr_spde._core.options import get_option
 
@@ -51,12 +51,12 @@ class FactorCache:
         """
         with self._lock:
             if key in self._entries:
-                return self._use(key)
+                return cast(T, self._use(key))
             turn = self._building.setdefault(key, threading.Lock())
         with turn:
             with self._lock:
                 if key in self._entries:
-                    return self._use(key)
+                    return cast(T, self._use(key))
             try:
                 entry = build()
                 with self._lock:

@@ -63,7 +63,7 @@ def predict(shape: tuple[int, int], *, boundary: str) -> int:
 def _predict(tree: Tree) -> int:
     """Kept blocks, plus the most that either sweep holds besides."""
     kept, held, sweep = 0, 0, 0
-    left = []
+    left: list[int] = []
     for piece in tree.pieces:
         pivots, box = piece.pivots.size, piece.box.size
         rim = tree.spread(piece.box, _REACH) - box

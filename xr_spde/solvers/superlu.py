@@ -86,12 +86,15 @@ class SuperLUFactor:
 
     def _check(self, matrix: sp.csc_array) -> None:
         """Solve once and refuse a factorisation that lost the matrix."""
-        residual = self.residual(matrix, np.ones(self._n))
-        if not residual < 1e-6:
+        ones = np.ones(self._n)
+        residual = self.residual(matrix, ones)
+        # ones excite the smoothest mode, that of the smallest eigenvalue of a SAR matrix
+        growth = float(abs(self._single(ones)).max() * abs(matrix).sum(axis=1).max())
+        if not (residual < 1e-6 and growth < 1e13):
             raise SolverError(
-                f"the factorisation leaves a relative residual of {residual:.1e}; expected less "
-                "than 1e-6. The matrix is too badly conditioned: kappa2 >= 1e-8 and rho <= 100 "
-                "are known to work"
+                f"the factorisation leaves a relative residual of {residual:.1e} and a growth of "
+                f"{growth:.1e}; expected below 1e-6 and 1e13. The matrix is singular in double "
+                "precision, or nearly so; expected kappa2 of at least 1e-10 and rho up to 100"
             )
 
     @property
@@ -146,12 +149,20 @@ class SuperLUFactor:
                 part = columns[:, start : start + BLOCK]
                 block = np.zeros((self._n, BLOCK), order="F")
                 block[:, : part.shape[1]] = part if order is None else part[order]
-                solved = self._lu.solve(block, trans)[:, : part.shape[1]]
+                # the library's stubs forget the second argument
+                solved = self._lu.solve(block, trans)[:, : part.shape[1]]  # type: ignore[call-overload]
                 if order is None:
                     out[:, start : start + BLOCK] = solved
                 else:
                     out[order, start : start + BLOCK] = solved
         return out.reshape(rhs.shape, order="F")
+
+    def _single(self, b: Float) -> Float:
+        """Solve for one right-hand side without filling up a block."""
+        order = slice(None) if self._permutation is None else self._permutation
+        x = np.empty(self._n)
+        x[order] = self._lu.solve(b[order])
+        return x
 
     def logdet(self) -> float:
         """Natural logarithm of ``|det B|``, from the diagonal of U (L has a unit diagonal).
@@ -190,9 +201,7 @@ class SuperLUFactor:
         float
             About 1e-15 for a stable factorisation; NaN if the solution is not finite.
         """
-        order = slice(None) if self._permutation is None else self._permutation
-        x = np.empty(self._n)
-        x[order] = self._lu.solve(b[order])
+        x = self._single(b)
         if not np.isfinite(x).all():
             return float("nan")
         size = abs(matrix) @ np.abs(x) + np.abs(b)

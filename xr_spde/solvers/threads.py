@@ -7,10 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from threadpoolctl import ThreadpoolController
+import threadpoolctl
 
 _lock = threading.Lock()
 _state: dict[str, Any] = {"users": 0, "limits": None}
+
+
+def _take_control() -> None:
+    """Let the calling thread set limits.
+
+    From threadpoolctl 3.8 on, only the first thread that ever set a limit may change it, and
+    others are ignored without a word; the count of users below makes changing it safe.
+    """
+    controller = getattr(threadpoolctl, "OpenBLASController", None)
+    release = getattr(controller, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
 
 
 @contextmanager
@@ -23,7 +35,9 @@ def single_blas_thread() -> Iterator[None]:
     """
     with _lock:
         if _state["users"] == 0:
-            _state["limits"] = ThreadpoolController().limit(limits=1, user_api="blas")
+            _take_control()
+            controller = threadpoolctl.ThreadpoolController()
+            _state["limits"] = controller.limit(limits=1, user_api="blas")
         _state["users"] += 1
     try:
         yield
@@ -31,5 +45,7 @@ def single_blas_thread() -> Iterator[None]:
         with _lock:
             _state["users"] -= 1
             if _state["users"] == 0:
+                _take_control()
                 _state["limits"].restore_original_limits()
                 _state["limits"] = None
+                _take_control()

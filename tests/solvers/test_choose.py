@@ -1,0 +1,111 @@
+"""Choice of solver, memory guard and thread limit."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from xr_spde._core.errors import MemoryGuardError, ParameterError, UnknownNameError
+from xr_spde._core.options import set_options
+from xr_spde.fields.sar import operator
+from xr_spde.solvers import choose
+from xr_spde.solvers.threads import single_blas_thread
+
+SHAPE = (12, 15)
+MATRIX = operator(np.full(SHAPE, 0.2), 2.0, 0.4, boundary="cylinder")
+
+
+@pytest.mark.parametrize("solver", ["auto", *choose.SOLVERS])
+def test_every_solver_keeps_the_protocol(solver):
+    factor = choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", solver=solver)
+    dense = MATRIX.toarray()
+    b = np.random.default_rng(0).standard_normal((factor.n, 3))
+    np.testing.assert_allclose(factor.solve(b), np.linalg.solve(dense, b), atol=1e-12)
+    np.testing.assert_allclose(factor.solve_transposed(b), np.linalg.solve(dense.T, b), atol=1e-12)
+    assert factor.logdet() == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-12)
+    expected = (np.linalg.inv(dense) ** 2).sum(axis=1)
+    np.testing.assert_allclose(factor.gram_inverse_diagonal(), expected, rtol=1e-12)
+    assert factor.nbytes > 0
+
+
+def test_large_grids_take_the_order_of_the_grid(monkeypatch):
+    small = choose.factor(MATRIX, shape=SHAPE, boundary="cylinder")
+    monkeypatch.setattr(choose, "GEOMETRIC_FROM", 1)
+    large = choose.factor(MATRIX, shape=SHAPE, boundary="cylinder")
+    b = np.random.default_rng(0).standard_normal(small.n)
+    np.testing.assert_allclose(large.solve(b), small.solve(b), rtol=1e-10)
+    assert large.fill != small.fill
+
+
+def test_unknown_solver_lists_the_known():
+    with pytest.raises(
+        UnknownNameError, match="unknown solver 'pardiso'; known: 'auto', 'superlu'"
+    ):
+        choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", solver="pardiso")
+
+
+def test_shape_must_fit():
+    with pytest.raises(ParameterError, match=r"\(180, 180\).*\(168, 168\)"):
+        choose.factor(MATRIX, shape=(12, 14), boundary="cylinder")
+
+
+def test_guard_speaks_before_anything_is_allocated():
+    tracemalloc.start()
+    with (
+        set_options(memory_limit=10**5),
+        pytest.raises(MemoryGuardError, match=r"12 x 15 nodes.*set_options\(memory_limit="),
+    ):
+        choose.factor(MATRIX, shape=SHAPE, boundary="cylinder")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10**5
+
+
+def test_prediction_covers_what_was_measured():
+    # rows and peak growth in bytes, SuperLU in symmetric mode on one machine
+    for n, peak in ((24_576, 48e6), (55_296, 118e6), (524_288, 1.44e9), (2_097_152, 3.2e9)):
+        assert peak < choose.predict_bytes(n) < 2.5 * peak
+
+
+def blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_thread_limit_holds_in_a_thread_while_another_has_set_its_own():
+    seen: list[set[int]] = []
+
+    def work() -> None:
+        with single_blas_thread():
+            seen.append(blas_threads())
+        seen.append(blas_threads())
+
+    with threadpool_limits(2, user_api="blas"):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert seen == [{1}, {2}]
+
+
+def test_thread_limit_is_restored_by_the_last_one_out():
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        entered, leave = threading.Event(), threading.Event()
+
+        def other() -> None:
+            with single_blas_thread():
+                entered.set()
+                leave.wait(10)
+
+        thread = threading.Thread(target=other)
+        with single_blas_thread():
+            assert blas_threads() == {1}
+            thread.start()
+            entered.wait(10)
+        assert blas_threads() == {1}
+        leave.set()
+        thread.join()
+        assert blas_threads() == before
