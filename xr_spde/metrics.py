@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_spde._core.errors import ParameterError, unknown
+from xr_spde._core.errors import GridError, ParameterError, unknown
 from xr_spde._core.provenance import provenance
 from xr_spde.labels.arrays import array_of
 from xr_spde.labels.axes import check_replicates, find_replicates
@@ -87,8 +87,12 @@ def correlation_score(
     AxisNotFoundError
         No or no unambiguous replicate dimension.
     ParameterError
-        Fewer than 3 members, no cell with data, points outside the grid, weights that are
-        negative or not on the grid, or grids that differ.
+        Fewer than 3 members, no cell with data, points outside the grid, or weights that are
+        negative or not on the grid.
+    GridError
+        The grids differ.
+    UnknownNameError
+        Weights of another name.
 
     Notes
     -----
@@ -101,25 +105,25 @@ def correlation_score(
     cell_weights = _weights(weights, grid, real)
     if points is None:
         points = _random_points(real, replicates, grid, cell_weights, n_points, seed)
-    points = [points] if find_points(points, grid, real).single else list(points)
-    observed, noise = _empirical(real, replicates, points, grid)
+    at: list[Any] = [points] if find_points(points, grid, real).single else list(points)
+    observed, noise = _empirical(real, replicates, at, grid)
     size = None
     if isinstance(ensemble, xr.Dataset) and "kappa2" in ensemble:
-        own_grid = _same_grid(grid, Grid.from_object(ensemble, x=x, y=y))
-        modelled = _canonical(correlation(ensemble, points, x=x, y=y), own_grid, grid)
+        own_grid = same_grid(grid, Grid.from_object(ensemble, x=x, y=y))
+        modelled = _canonical(correlation(ensemble, at, x=x, y=y), own_grid, grid)
     else:
         synthetic = array_of(ensemble, x=x, y=y)
-        own_grid = _same_grid(grid, Grid.from_object(synthetic, x=x, y=y))
+        own_grid = same_grid(grid, Grid.from_object(synthetic, x=x, y=y))
         own = _replicates(synthetic, dim if dim in synthetic.dims else None, own_grid)
         size = synthetic.sizes[own]
-        modelled, own_noise = _empirical(synthetic, own, points, own_grid, like=grid)
+        modelled, own_noise = _empirical(synthetic, own, at, own_grid, like=grid)
         noise = noise + own_noise
     score = _score(observed, modelled, noise, _canonical(cell_weights, grid, grid), grid)
     return _described(
         score,
         real_members=real.sizes[replicates],
         synthetic_members=size,
-        points=len(points),
+        points=len(at),
         weights=weights if weights is None or isinstance(weights, str) else "given",
     )
 
@@ -139,7 +143,7 @@ def _empirical(
     j, i = np.transpose(find_points(points, grid, members).stored)
     here = {grid.y_dim: xr.DataArray(j, dims=POINT), grid.x_dim: xr.DataArray(i, dims=POINT)}
     at_points = count.isel(here).drop_vars((grid.y_dim, grid.x_dim), errors="ignore")
-    noise = 1.0 / (np.minimum(count, at_points) - 1.0)
+    noise = 1.0 / (xr.where(count < at_points, count, at_points) - 1.0)
     return _canonical(maps, grid, like or grid), _canonical(noise, grid, like or grid)
 
 
@@ -177,9 +181,9 @@ def _score(
 
 
 def _compared(raw: xr.DataArray, floor: xr.DataArray, *, prefix: str) -> dict[str, xr.DataArray]:
-    excess = np.maximum(raw - floor, 0.0)
+    excess = (raw - floor).clip(min=0.0)
     roots = {"raw": raw, "floor": floor, "ratio": raw / floor, "corrected": excess}
-    return {prefix + name: np.sqrt(square) for name, square in roots.items()}
+    return {prefix + name: square**0.5 for name, square in roots.items()}
 
 
 def _described(score: xr.Dataset, **settings: object) -> xr.Dataset:
@@ -196,21 +200,40 @@ def _described(score: xr.Dataset, **settings: object) -> xr.Dataset:
     return score
 
 
-def _same_grid(real: Grid, other: Grid) -> Grid:
-    """Return the grid of the ensemble after a check that it is that of the fields."""
-    if real.shape != other.shape:
-        raise ParameterError(
-            f"the fields are on {real.shape} (rows, columns) and the ensemble on {other.shape}; "
-            "compare them on one grid, for example with .interp_like() or .sel()"
+def same_grid(first: Grid, second: Grid) -> Grid:
+    """Check that two grids have the same cells, in whatever storage order.
+
+    Parameters
+    ----------
+    first, second : Grid
+        Grids of two objects that are to be compared.
+
+    Returns
+    -------
+    Grid
+        ``second``.
+
+    Raises
+    ------
+    GridError
+        Another shape, or other coordinates by more than a hundredth of a cell.
+    """
+    if first.shape != second.shape:
+        raise GridError(
+            f"the first object has {first.shape} rows and columns and the second {second.shape}; "
+            "compare them on one grid, for example with .sel() or .interp_like()"
         )
-    pairs = ((real.canonical_y(), other.canonical_y()), (real.canonical_x(), other.canonical_x()))
-    for dim, (mine, theirs) in zip((real.y_dim, real.x_dim), pairs, strict=True):
+    rows, columns = (
+        (first.y_dim, first.canonical_y(), second.canonical_y()),
+        (first.x_dim, first.canonical_x(), second.canonical_x()),
+    )
+    for dim, mine, theirs in (rows, columns):
         if not np.allclose(mine, theirs, rtol=0.0, atol=0.01 * abs(mine[1] - mine[0])):
-            raise ParameterError(
-                f"along {dim!r} the fields cover {mine[0]:g} to {mine[-1]:g} and the ensemble "
+            raise GridError(
+                f"along {dim!r} the first object covers {mine[0]:g} to {mine[-1]:g} and the second "
                 f"{theirs[0]:g} to {theirs[-1]:g}; compare them on one grid"
             )
-    return other
+    return second
 
 
 def _weights(weights: str | xr.DataArray | None, grid: Grid, real: xr.DataArray) -> xr.DataArray:

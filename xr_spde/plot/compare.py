@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from xr_spde._core.errors import ParameterError
 from xr_spde.labels.axes import find_replicates
 from xr_spde.labels.grid import Grid
+from xr_spde.metrics import same_grid
 from xr_spde.plot import style
 from xr_spde.plot.layers import flat_map
 from xr_spde.sar.positions import At, find_points
@@ -71,16 +72,19 @@ def correlation(
     ------
     ParameterError
         A point outside the grid, leading dimensions left, or axes of another shape.
+    GridError
+        The grids differ.
     """
     grid = Grid.from_object(obj, x=x, y=y)
-    points = [at] if find_points(at, grid, obj).single else list(at)
+    points: list[Any] = [at] if find_points(at, grid, obj).single else list(at)
     cells = find_points(points, grid, obj).canonical
     places = [(float(grid.canonical_y()[j]), float(grid.canonical_x()[i])) for j, i in cells]
     first = _correlation_maps(obj, points, dim, grid)
     columns = [first]
     if other is not None:
         own = dim if dim in other.dims else None
-        columns.append(_correlation_maps(other, points, own, Grid.from_object(other, x=x, y=y)))
+        own_grid = same_grid(grid, Grid.from_object(other, x=x, y=y))
+        columns.append(_correlation_maps(other, points, own, own_grid))
         if difference:
             columns.append(columns[1] - columns[0])
     width = min(max(style.symmetric_limit(columns[-1], quantile=0.98), 0.2), 1.0)
@@ -161,6 +165,8 @@ def members(
     ParameterError
         ``k`` < 1, fewer members than are to be drawn, leading dimensions left, or axes of
         another shape.
+    GridError
+        The grids differ.
     """
     grid = Grid.from_object(fields, x=x, y=y)
     chosen = list(range(k)) if which is None else list(which)
@@ -169,7 +175,8 @@ def members(
     rows = [_pick(fields, chosen, dim, grid)]
     if ensemble is not None:
         own = dim if dim in ensemble.dims else None
-        rows.append(_pick(ensemble, chosen, own, Grid.from_object(ensemble, x=x, y=y)))
+        own_grid = same_grid(grid, Grid.from_object(ensemble, x=x, y=y))
+        rows.append(_pick(ensemble, chosen, own, own_grid))
     if anomalies:
         replicates = find_replicates(fields, dim, spatial=(grid.y_dim, grid.x_dim))
         centre = flat_map(fields.mean(replicates, skipna=True), grid, "fields")

@@ -41,7 +41,7 @@ COLOUR_MAPS = {
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -87,7 +87,7 @@ def units_text(units: object) -> str:
     return f" ({raised})"
 
 
-def degrees(positive: str, negative: str) -> Callable[[float, int | None], str]:
+def degrees(positive: str, negative: str) -> Callable[..., str]:
     """Formatter of degrees with a hemisphere letter, such as ``40°N``; 0 and 180 carry none."""
 
     def text(value: float, _position: int | None = None) -> str:
@@ -151,7 +151,7 @@ def draw_map(
         np.ma.masked_invalid(values),
         cmap=cmap,
         norm=norm,
-        alpha=alpha,
+        alpha=alpha,  # type: ignore[arg-type]
         shading="nearest",
         rasterized=True,
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["overview", "score"]
 
+_DOT = "#2f6f9f"
 _NEEDED = ("raw", "floor", "ratio", "point_raw", "point_floor")
 
 
@@ -28,8 +29,9 @@ def score(
 ) -> Axes:
     """Draw a correlation score, point by point, against its noise floor.
 
-    A perfect emulator scatters about the diagonal; a dot above it has missed some correlation
-    that the members do show.
+    Points stand in the order of their distance; a perfect emulator scatters about the floor, and
+    a dot above it has missed some correlation that the members show. The dashed line is the root
+    mean square over all points.
 
     Parameters
     ----------
@@ -56,26 +58,27 @@ def score(
             "xr_spde.metrics.correlation_score returned"
         )
     numbers = {name: np.asarray(result[name], dtype=float) for name in _NEEDED}
-    top = 1.08 * float(np.nanmax([np.nanmax(numbers["point_raw"]), np.nanmax(numbers["floor"])]))
+    usable = np.isfinite(numbers["point_raw"]) & np.isfinite(numbers["point_floor"])
+    order = np.flatnonzero(usable)[np.argsort(numbers["point_raw"][usable])]
+    raw, floor = numbers["point_raw"][order], numbers["point_floor"][order]
+    rank = np.arange(1, raw.size + 1)
+    total = f"{numbers['raw']:.3f} / {numbers['floor']:.3f} = {numbers['ratio']:.2f}"
     with style.house_style():
         if ax is None:
-            _, ax = plt.subplots(figsize=figsize or (4.2, 4.0), layout="constrained")
-        line = np.array([0.0, 2.0 * top])
-        ax.fill_between(line, line, 1.2 * line, color="0.9", lw=0, label="within 1.2 × the floor")
-        ax.plot(line, line, color=style.INK, lw=0.8, label="noise floor")
-        dots = {"s": 14, "color": "#2f6f9f", "alpha": 0.75, "linewidths": 0}
-        ax.scatter(numbers["point_floor"], numbers["point_raw"], label="one point", **dots)
-        mean = f"all points: {numbers['raw']:.3f} / {numbers['floor']:.3f} = {numbers['ratio']:.2f}"
-        star = {"marker": "*", "s": 150, "color": "#c8452d", "edgecolor": "white", "zorder": 4}
-        ax.scatter(numbers["floor"], numbers["raw"], label=mean, **star)
+            _, ax = plt.subplots(figsize=figsize or (5.4, 3.2), layout="constrained")
+        ax.fill_between(rank, floor, 1.2 * floor, color="0.88", lw=0, label="floor to 1.2 × floor")
+        ax.plot(rank, floor, color=style.INK, lw=1.0, label="noise alone (floor)")
+        ax.vlines(rank, floor, raw, color=_DOT, lw=0.7, alpha=0.35)
+        ax.scatter(rank, raw, s=13, color=_DOT, linewidths=0, zorder=3, label="found")
+        ax.axhline(float(numbers["raw"]), color=_DOT, lw=0.9, ls=(0, (4, 3)))
         ax.set(
-            xlim=(0.0, top),
-            ylim=(0.0, top),
-            aspect="equal",
-            xlabel="RMSE that sampling noise alone would give",
+            xlim=(0.0, raw.size + 1.0),
+            ylim=(0.0, None),
+            xlabel="random points, in order",
             ylabel="RMSE of the correlation map",
         )
-        ax.legend(frameon=False, fontsize=7.5, loc="lower right")
+        ax.set_title(f"all points: found / floor = {total}")
+        ax.legend(frameon=False, fontsize=7.5, loc="best")
         ax.spines[["top", "right"]].set_visible(False)
     return ax
 
