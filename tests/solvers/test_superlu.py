@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse.linalg import splu
 
 from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde.fields.sar import operator
@@ -132,3 +133,8 @@ def test_never_a_silently_wrong_factor():
         SuperLUFactor(sp.csc_array(np.ones((2, 3))))
     with pytest.raises(ParameterError, match=r"\(41, 2\).*\(42, K\)"):
         SuperLUFactor(varied((6, 7))).solve(np.ones((41, 2)))
+
+
+def test_symmetric_mode_halves_the_fill_of_the_default():
+    matrix = varied((96, 144))
+    assert SuperLUFactor(matrix).fill < 0.65 * splu(matrix).nnz

@@ -28,8 +28,9 @@ def automatic_buffer(kappa2: ArrayLike, rho: ArrayLike, *, boundary: str) -> int
 
     The practical range along the direction of longest correlation, ``sqrt(8 rho / kappa2)`` cells
     (correlation 0.14), its 90th percentile over the map rounded up, but at most half the longer
-    side. Dropped neighbours lower the variance next to a boundary; one range away the change is
-    about 2 %, and correlations change less.
+    side. Dropped neighbours lower the variance near a boundary: by 85 to 98 % in the last cell,
+    10 % half a range away, 1 % one range away (constant parameters), where correlations change
+    by less than 0.01.
 
     Parameters
     ----------
@@ -330,8 +331,9 @@ class GaussianField:
         values = np.asarray(fields, dtype=np.float64)
         if values.ndim == 2:
             values = values[None]
-        if values.ndim != 3 or values.shape[1:] != self.shape:
-            raise ParameterError(f"fields have shape {values.shape}; expected (M, *{self.shape})")
+        ny, nx = self.shape
+        if values.ndim != 3 or values.shape[1:] != (ny, nx):
+            raise ParameterError(f"fields have shape {values.shape}; expected (M, {ny}, {nx})")
         if not np.isfinite(values).all():
             count = int((~np.isfinite(values)).sum())
             raise ParameterError(f"fields hold {count} missing or infinite values; expected none")

@@ -38,6 +38,14 @@ def _factorise(matrix: sp.csc_array, permutation: NDArray[np.intp] | None) -> Su
         ) from error
 
 
+def _backward_error(matrix: sp.csc_array, x: Float, b: Float) -> float:
+    """Largest residual relative to ``|B| |x| + |b|``; NaN for a solution that is not finite."""
+    if not np.isfinite(x).all():
+        return float("nan")
+    size = abs(matrix) @ np.abs(x) + np.abs(b)
+    return float((np.abs(matrix @ x - b) / np.maximum(size, np.finfo(float).tiny)).max())
+
+
 class SuperLUFactor:
     """LU factors of a sparse matrix by SuperLU.
 
@@ -87,9 +95,10 @@ class SuperLUFactor:
     def _check(self, matrix: sp.csc_array) -> None:
         """Solve once and refuse a factorisation that lost the matrix."""
         ones = np.ones(self._n)
-        residual = self.residual(matrix, ones)
+        x = self._single(ones)
+        residual = _backward_error(matrix, x, ones)
         # ones excite the smoothest mode, that of the smallest eigenvalue of a SAR matrix
-        growth = float(abs(self._single(ones)).max() * abs(matrix).sum(axis=1).max())
+        growth = float(np.abs(x).max() * abs(matrix).sum(axis=1).max())
         if not (residual < 1e-6 and growth < 1e13):
             raise SolverError(
                 f"the factorisation leaves a relative residual of {residual:.1e} and a growth of "
@@ -201,8 +210,4 @@ class SuperLUFactor:
         float
             About 1e-15 for a stable factorisation; NaN if the solution is not finite.
         """
-        x = self._single(b)
-        if not np.isfinite(x).all():
-            return float("nan")
-        size = abs(matrix) @ np.abs(x) + np.abs(b)
-        return float((np.abs(matrix @ x - b) / np.maximum(size, np.finfo(float).tiny)).max())
+        return _backward_error(matrix, self._single(b), b)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import threadpoolctl
+
+
+@lru_cache(maxsize=1)
+def _controller() -> Any:
+    """Return the handle of the BLAS libraries, which takes a millisecond to find."""
+    return threadpoolctl.ThreadpoolController()
+
 
 _lock = threading.Lock()
 _state: dict[str, Any] = {"users": 0, "limits": None}
@@ -36,8 +44,7 @@ def single_blas_thread() -> Iterator[None]:
     with _lock:
         if _state["users"] == 0:
             _take_control()
-            controller = threadpoolctl.ThreadpoolController()
-            _state["limits"] = controller.limit(limits=1, user_api="blas")
+            _state["limits"] = _controller().limit(limits=1, user_api="blas")
         _state["users"] += 1
     try:
         yield
