@@ -26,6 +26,8 @@ __all__ = ["log_likelihood", "standardize"]
 Obj = TypeVar("Obj", xr.DataArray, xr.Dataset)
 Array = NDArray[np.floating]
 
+_SLAB = 32
+
 
 def standardize(
     fields: Obj, dim: str | None = None, *, x: str | None = None, y: str | None = None
@@ -262,25 +264,38 @@ def _density(fields: Array, maps: dict[str, Array], recipe: ModelRecipe, grid: G
     model, land = recipe.build(**maps)
     if model is None:
         return np.zeros(fields.shape[0])
-    home = recipe.grid.to_canonical
+    home = {name: recipe.grid.to_canonical(values) for name, values in maps.items()}
+    hidden = recipe.grid.to_canonical(land)
+    scale = home["std"] / np.sqrt(model.variance()) if "std" in home else None
+    # Cells without data play no part; what stands there must only be a number.
+    safe = None if scale is None else np.where(scale > 0, scale, 1.0)
+    result = np.empty(fields.shape[0])
+    for low in range(0, fields.shape[0], _SLAB):
+        anomalies = _anomalies(fields[low : low + _SLAB], grid, hidden, home.get("mean"))
+        if scale is not None:
+            _check_scale(scale, anomalies)
+        result[low : low + _SLAB] = log_density(model, anomalies, safe)
+    return result
+
+
+def _anomalies(
+    fields: Array, grid: Grid, hidden: NDArray[np.bool_], mean: Array | None
+) -> NDArray[np.float64]:
+    """Canonical replicates without their mean; NaN where the model has no cell."""
     values = np.array(grid.to_canonical(fields), dtype=np.float64)
     if np.isinf(values).any():
         raise ParameterError(
             f"the fields have {int(np.isinf(values).sum())} infinite values; expected finite "
             "numbers, or NaN where missing: mask them with `.where(np.isfinite)`"
         )
-    values[:, home(land)] = np.nan
-    if "mean" in maps:
-        values -= home(maps["mean"])
-    scale = None
-    if "std" in maps:
-        scale = home(maps["std"]) / np.sqrt(model.variance())
-        still = (scale == 0) & np.isfinite(values).any(axis=0)
-        if still.any():
-            raise ParameterError(
-                f"std is 0 at {int(still.sum())} cells with data, where the density is not "
-                "defined; mask them in the fields, or give std a lower bound"
-            )
-        # Cells without data play no part; what stands there must only be a number.
-        scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
-    return log_density(model, values, scale)
+    values[:, hidden] = np.nan
+    return values if mean is None else values - mean
+
+
+def _check_scale(scale: Array, anomalies: Array) -> None:
+    still = (scale == 0) & np.isfinite(anomalies).any(axis=0)
+    if still.any():
+        raise ParameterError(
+            f"std is 0 at {int(still.sum())} cells with data, where the density is not defined; "
+            "mask them in the fields, or give std a lower bound"
+        )
