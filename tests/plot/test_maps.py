@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -37,7 +40,8 @@ def parameters(kappa2=0.1, rho=3.0, theta=0.5, *, lat=LAT, lon=LON):
 
 
 def mesh(ax):
-    return next(c for c in ax.collections if isinstance(c, matplotlib.collections.QuadMesh))
+    found = [c for c in ax.collections if isinstance(c, matplotlib.collections.QuadMesh)]
+    return found[-1]
 
 
 def outlines(ax):
@@ -234,6 +238,25 @@ def test_texts_and_limits():
     ]
     assert units_text("m2 s-2") == " (m² s⁻²)"
     assert units_text("kg m**-3") == " (kg m⁻³)"
+    assert units_text("degC") == " (°C)"
     assert units_text("1") == units_text(None) == ""
     assert symmetric_limit(np.array([-3.2, 1.0]), quantile=1.0) == 3.5
     assert symmetric_limit(np.array([np.nan, 0.0])) == 1.0
+
+
+def test_without_cmocean_matplotlib_maps_are_used(monkeypatch):
+    monkeypatch.setattr("xr_spde.plot.style.has_module", lambda _: False)
+    drawn = mesh(plot.parameters(parameters(), variables=["theta"]).axes[0])
+    assert drawn.get_cmap().name == "twilight"
+
+
+def test_without_matplotlib_the_error_says_what_to_install():
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "import xr_spde\n"
+        "from xr_spde._core.errors import MissingDependencyError\n"
+        "try:\n    xr_spde.plot\n"
+        "except MissingDependencyError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'xr_spde[plot]'" in done.stdout

@@ -185,7 +185,7 @@ def _direction(params: xr.Dataset, grid: Grid, theta: NDArray[np.floating[Any]])
     degrees = (np.rad2deg(theta) + 90.0) % 180.0 - 90.0
     strength = np.log(flat_map(params["rho"], grid, "rho")) / np.log(_ISOTROPIC)
     alpha = np.where(np.isfinite(strength), np.clip(strength, 0.1, 1.0), 0.0)
-    label = "direction θ (° from +X toward +Y)"
+    label = "direction θ (°)"
     return Layer(degrees, label, style.colour_map("angle"), Normalize(-90.0, 90.0), alpha)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import ListedColormap
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from xr_spde._core.lazyimport import has_module
@@ -39,6 +40,7 @@ COLOUR_MAPS = {
     "value": ("thermal", "inferno"),
 }
 
+_DEGREE_NAMES = {"degC": "°C", "degrees_C": "°C", "degree_Celsius": "°C", "Celsius": "°C"}
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _RC: dict[Any, Any] = {
@@ -84,7 +86,7 @@ def units_text(units: object) -> str:
     raised = re.sub(
         r"(?<=[A-Za-z])(\^|\*\*)?(-?\d+)", lambda m: m.group(2).translate(_RAISED), str(units)
     )
-    return f" ({raised})"
+    return f" ({_DEGREE_NAMES.get(raised, raised)})"
 
 
 def degrees(positive: str, negative: str) -> Callable[..., str]:
@@ -145,10 +147,15 @@ def draw_map(
     alpha: NDArray[np.floating[Any]] | None = None,
 ) -> QuadMesh:
     """Draw a canonical (ny, nx) map with its axes and return the mesh for a colour bar."""
+    x, y, shown = grid.canonical_x(), grid.canonical_y(), np.ma.masked_invalid(values)
+    if alpha is not None:
+        # Faded cells turn white, and so stay apart from missing ones.
+        white = ListedColormap(["white"])
+        ax.pcolormesh(x, y, 0.0 * shown, cmap=white, shading="nearest", rasterized=True)
     mesh = ax.pcolormesh(
-        grid.canonical_x(),
-        grid.canonical_y(),
-        np.ma.masked_invalid(values),
+        x,
+        y,
+        shown,
         cmap=cmap,
         norm=norm,
         alpha=alpha,  # type: ignore[arg-type]
@@ -188,6 +195,7 @@ def map_figure(
     """
     if figsize is None:
         shape = display_aspect(grid) * grid.ny * abs(grid.dy) / (grid.nx * abs(grid.dx))
+        width *= 1.3 if shape < 0.65 else 1.0
         height = min(max(width * shape, 0.9), 2.2 * width)
         below = 0.0 if bars else 0.6
         gap = 0.3 if titled else 0.12
