@@ -37,6 +37,16 @@ BOUNDARIES: tuple[str, ...] = ("cylinder", "plane", "torus", "paper")
 def check_boundary(boundary: str) -> str:
     """Return `boundary` if it is one of :data:`BOUNDARIES`.
 
+    Parameters
+    ----------
+    boundary : str
+        Name to check.
+
+    Returns
+    -------
+    str
+        The same.
+
     Raises
     ------
     UnknownNameError
@@ -64,6 +74,11 @@ def periodicity(boundary: str, offset: tuple[int, int]) -> tuple[bool, bool]:
     -------
     periodic_y, periodic_x : bool
 
+    Raises
+    ------
+    UnknownNameError
+        For an unknown boundary.
+
     References
     ----------
     LatticeVision, arXiv 2505.09803, and its released code for ``"paper"``.
@@ -76,6 +91,15 @@ def periodicity(boundary: str, offset: tuple[int, int]) -> tuple[bool, bool]:
 
 def check_weights(weights: ArrayLike) -> Float:
     """Return stencil weights as a float64 array (9, ny, nx).
+
+    Parameters
+    ----------
+    weights : array_like (9, ny, nx)
+        Weights to check.
+
+    Returns
+    -------
+    ndarray (9, ny, nx)
 
     Raises
     ------

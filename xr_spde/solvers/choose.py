@@ -54,10 +54,20 @@ SOLVERS: Mapping[str, Callable[[sp.csc_array, tuple[int, int], str], Factor]] = 
 def check_solver(solver: str) -> str:
     """Return the name of a solver, with ``"auto"`` resolved.
 
+    Parameters
+    ----------
+    solver : str
+        ``"auto"`` or a name in :data:`SOLVERS`.
+
+    Returns
+    -------
+    str
+        A name in :data:`SOLVERS`.
+
     Raises
     ------
     UnknownNameError
-        Listing the known names.
+        For another name; lists the known ones.
     """
     if solver == "auto":
         return next(iter(SOLVERS))
@@ -108,6 +118,11 @@ def factor(
 
 def guard(shape: tuple[int, int]) -> None:
     """Refuse a grid whose factorisation would not fit in memory.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(ny, nx)``, buffer included.
 
     Raises
     ------
