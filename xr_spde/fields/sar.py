@@ -142,7 +142,22 @@ def weights(kappa2: ArrayLike, rho: ArrayLike, theta: ArrayLike) -> Float:
         if low is not None and not (value > low - 1e-6 * low).all():
             bound = "> 0" if low == 0.0 else ">= 1"
             raise ParameterError(f"{name} has a minimum of {value.min():g}; expected {bound}")
-    hxx, hyy, hxy = tensor(rho, theta)
+    return tensor_weights(kappa2, *tensor(rho, theta))
+
+
+def tensor_weights(kappa2: Float, hxx: Float, hyy: Float, hxy: Float) -> Float:
+    """Nine stencil weights per node from kappa2 and the diffusion tensor, unchecked.
+
+    Parameters
+    ----------
+    kappa2, hxx, hyy, hxy : ndarray (ny, nx)
+        Squared inverse range in grid-cell units and tensor of each node.
+
+    Returns
+    -------
+    ndarray (9, ny, nx)
+        In the order of :data:`xr_spde.fields.stencil.OFFSETS`.
+    """
     centre = kappa2 + 2.0 * hxx + 2.0 * hyy
     half = 0.5 * hxy
     return np.stack([half, -hyy, -half, -hxx, centre, -hxx, -half, -hyy, half])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
 
-Array = NDArray[np.floating]
+Array = NDArray[np.float64]
 
 #: Half plane of the 5 x 5 neighbourhood, (rows, columns): the other half follows by symmetry.
 OFFSETS: tuple[tuple[int, int], ...] = (
@@ -25,44 +25,6 @@ OFFSETS: tuple[tuple[int, int], ...] = (
     (1, -2), (1, -1), (1, 0), (1, 1), (1, 2),
     (2, -2), (2, -1), (2, 0), (2, 1), (2, 2),
 )  # fmt: skip
-_REACH = 2
-
-
-@dataclass
-class LagState:
-    """Running sums over replicates; `step` returns a new state and leaves the old one intact.
-
-    Attributes
-    ----------
-    periodic : bool
-        Whether the last column is a neighbour of the first.
-    count : int
-        Replicates seen.
-    complete : int
-        Replicates seen without a missing cell.
-    shift : ndarray (ny, nx)
-        The first replicate, subtracted from all so that a large mean cancels nothing.
-    total, seen : ndarray (ny, nx)
-        Sum and number of present values of the incomplete and complete replicates.
-    complete_total : ndarray (ny, nx)
-        Sum over complete replicates alone.
-    products : ndarray (13, ny, nx)
-        Sums of y(s) y(s + h) over the replicates where both are present.
-    near, far, pairs : ndarray (13, ny, nx) or None
-        Sums of y(s), y(s + h) and 1 over the same pairs, for incomplete replicates alone.
-    """
-
-    periodic: bool
-    count: int = 0
-    complete: int = 0
-    shift: Array | None = None
-    total: Array | None = None
-    seen: Array | None = None
-    complete_total: Array | None = None
-    products: Array | None = None
-    near: Array | None = None
-    far: Array | None = None
-    pairs: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +44,8 @@ class LagStatistics:
         Number of present values.
     replicates : int
         Number of replicates.
+    dilation : int
+        Cells between neighbours.
     """
 
     covariance: Array
@@ -90,21 +54,7 @@ class LagStatistics:
     variance: Array
     seen: Array
     replicates: int
-
-
-def start(*, periodic: bool) -> LagState:
-    """State before the first replicate.
-
-    Parameters
-    ----------
-    periodic : bool
-        Whether columns wrap around.
-
-    Returns
-    -------
-    LagState
-    """
-    return LagState(periodic=periodic)
+    dilation: int = 1
 
 
 def shifted(field: Array, offset: tuple[int, int], *, periodic: bool, fill: float = 0.0) -> Array:
@@ -139,128 +89,137 @@ def shifted(field: Array, offset: tuple[int, int], *, periodic: bool, fill: floa
     return out
 
 
-def step(state: LagState, block: Array) -> LagState:
-    """Add replicates to the sums, one after the other.
+class LagSums:
+    """Running sums over replicates, added one after the other and in place.
 
     Parameters
     ----------
-    state : LagState
-        Sums so far; not modified.
-    block : ndarray (m, ny, nx)
-        Replicates; NaN is missing.
+    shape : tuple of int
+        Grid size (ny, nx).
+    periodic : bool
+        Whether the last column is a neighbour of the first.
+    dilation : int, optional
+        Cells between neighbours: 2 looks at every second row and column around each cell, which
+        is the stencil of a grid half as fine, from all its shifted copies.
 
-    Returns
-    -------
-    LagState
-
-    Raises
-    ------
-    ParameterError
-        If a value is infinite.
+    Attributes
+    ----------
+    count : int
+        Replicates seen.
     """
-    new = _owned(state, block)
-    for replicate in np.asarray(block, dtype=np.float64):
-        valid = np.isfinite(replicate)
-        if np.isinf(replicate).any():
-            where = tuple(int(i) for i in np.argwhere(np.isinf(replicate))[0])
-            raise ParameterError(
-                f"replicate {new.count} has infinite values (the first at row, column {where}); "
-                "expected finite numbers or NaN for missing: mask them with `.where(np.isfinite)`"
-            )
+
+    def __init__(self, shape: tuple[int, int], *, periodic: bool, dilation: int = 1) -> None:
+        self.periodic, self.dilation, self.count = periodic, dilation, 0
+        # the first replicate is subtracted from all, so that a large mean cancels nothing
+        self._shift: Array = np.zeros(shape)
+        self._total, self._seen = np.zeros(shape), np.zeros(shape)
+        self._complete, self._complete_total = 0, np.zeros(shape)
+        self._products = np.zeros((len(OFFSETS), *shape))
+        # sums of y(s), y(s + h) and 1 over the pairs of replicates with a missing cell
+        self._near = self._far = self._pairs = np.zeros((len(OFFSETS), 1, 1))
+
+    def add(self, replicate: Array) -> None:
+        """Add one replicate.
+
+        Parameters
+        ----------
+        replicate : ndarray (ny, nx)
+            Values, both coordinates increasing; NaN is missing.
+
+        Raises
+        ------
+        ParameterError
+            If a value is infinite.
+        """
+        values = np.asarray(replicate, dtype=np.float64)
+        valid = np.isfinite(values)
         whole = bool(valid.all())
-        y = replicate - new.shift if whole else np.where(valid, replicate - new.shift, 0.0)
-        _accumulate(new, y, None if whole else valid.astype(np.float64))
-        new.count += 1
-    return new
+        if not whole:
+            _refuse_infinite(values, self.count)
+        if self.count == 0:
+            self._shift = np.where(valid, values, 0.0)
+        y = np.where(valid, values - self._shift, 0.0)
+        present = valid.astype(np.float64)
+        self._total += y
+        self._seen += present
+        if whole:
+            self._complete += 1
+            self._complete_total += y
+        elif self._pairs.shape != self._products.shape:
+            shape = self._products.shape
+            self._near, self._far, self._pairs = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        for k, offset in enumerate(self._offsets):
+            other = shifted(y, offset, periodic=self.periodic)
+            self._products[k] += y * other
+            if not whole:
+                there = shifted(present, offset, periodic=self.periodic)
+                self._near[k] += y * there
+                self._far[k] += other * present
+                self._pairs[k] += present * there
+        self.count += 1
 
+    @property
+    def _offsets(self) -> list[tuple[int, int]]:
+        return [(self.dilation * rows, self.dilation * columns) for rows, columns in OFFSETS]
 
-def _owned(state: LagState, block: Array) -> LagState:
-    """Copy of the state that may be written to, with its arrays laid out at first use."""
-    ny, nx = block.shape[-2:]
-    if state.products is None:
-        first = np.asarray(block[0], dtype=np.float64)
-        zeros = np.zeros((ny, nx))
-        return LagState(
-            periodic=state.periodic,
-            shift=np.where(np.isfinite(first), first, 0.0),
-            total=zeros,
-            seen=zeros.copy(),
-            complete_total=zeros.copy(),
-            products=np.zeros((len(OFFSETS), ny, nx)),
+    def finish(self, *, centred: bool = True) -> LagStatistics:
+        """Covariances from the sums.
+
+        Parameters
+        ----------
+        centred : bool, optional
+            Subtract the pixelwise means (and divide by one replicate less). False takes the data
+            as anomalies already, which is all that one replicate allows.
+
+        Returns
+        -------
+        LagStatistics
+        """
+        pairs, near, far = self._pair_sums()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if centred:
+                covariance = (self._products - near * far / pairs) / (pairs - 1.0)
+                covariance[pairs < 2] = np.nan
+            else:
+                covariance = self._uncentred(pairs, near, far)
+            mean = self._shift + self._total / self._seen
+        return LagStatistics(
+            covariance, pairs, mean, covariance[0].copy(), self._seen, self.count, self.dilation
         )
-    copies = {
-        name: value.copy() if isinstance(value, np.ndarray) else value
-        for name, value in vars(state).items()
-    }
-    return LagState(**copies)
+
+    def _pair_sums(self) -> tuple[Array, Array, Array]:
+        """Numbers of pairs and their one-sided sums, whole replicates included."""
+        shape = self._products.shape
+        pairs, near, far = np.empty(shape), np.empty(shape), np.empty(shape)
+        inside = np.ones(shape[1:])
+        for k, offset in enumerate(self._offsets):
+            there = shifted(inside, offset, periodic=self.periodic)
+            pairs[k] = self._complete * there
+            near[k] = self._complete_total * there
+            far[k] = shifted(self._complete_total, offset, periodic=self.periodic)
+        return pairs + self._pairs, near + self._near, far + self._far
+
+    def _uncentred(self, pairs: Array, near: Array, far: Array) -> Array:
+        """Mean products of the values themselves, undoing the shift by the first replicate."""
+        out = np.empty_like(pairs)
+        for k, offset in enumerate(self._offsets):
+            other = shifted(self._shift, offset, periodic=self.periodic)
+            raw = self._products[k] + self._shift * far[k] + other * near[k]
+            out[k] = raw / pairs[k] + self._shift * other
+        out[pairs < 1] = np.nan
+        return out
 
 
-def _accumulate(state: LagState, y: Array, valid: Array | None) -> None:
-    """Add one shifted replicate to a state that this call owns."""
-    state.total += y
-    if valid is None:
-        state.complete += 1
-        state.complete_total += y
-        state.seen += 1.0
-    else:
-        state.seen += valid
-        if state.pairs is None:
-            state.near, state.far, state.pairs = (np.zeros_like(state.products) for _ in range(3))
-    for k, offset in enumerate(OFFSETS):
-        other = shifted(y, offset, periodic=state.periodic)
-        state.products[k] += y * other
-        if valid is not None:
-            there = shifted(valid, offset, periodic=state.periodic)
-            state.near[k] += y * there
-            state.far[k] += other * valid
-            state.pairs[k] += valid * there
-
-
-def finish(state: LagState, *, centred: bool = True) -> LagStatistics:
-    """Covariances from the sums.
-
-    Parameters
-    ----------
-    state : LagState
-        Sums over all replicates.
-    centred : bool, optional
-        Subtract the pixelwise means (and divide by one replicate less). False takes the data as
-        anomalies already, which is all that one replicate allows.
-
-    Returns
-    -------
-    LagStatistics
-    """
-    inside = np.ones_like(state.total)
-    shape = state.products.shape
-    pairs, near, far = np.empty(shape), np.empty(shape), np.empty(shape)
-    for k, offset in enumerate(OFFSETS):
-        there = shifted(inside, offset, periodic=state.periodic)
-        pairs[k] = state.complete * there
-        near[k] = state.complete_total * there
-        far[k] = shifted(state.complete_total, offset, periodic=state.periodic)
-    if state.pairs is not None:
-        pairs, near, far = pairs + state.pairs, near + state.near, far + state.far
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if centred:
-            covariance = (state.products - near * far / pairs) / (pairs - 1.0)
-            covariance[pairs < 2] = np.nan
-        else:
-            covariance = _uncentred(state, pairs, near, far)
-        mean = np.where(state.seen > 0, state.shift + state.total / state.seen, np.nan)
-    variance = covariance[0].copy()
-    return LagStatistics(covariance, pairs, mean, variance, state.seen, state.count)
-
-
-def _uncentred(state: LagState, pairs: Array, near: Array, far: Array) -> Array:
-    """Mean products of the values themselves, undoing the shift by the first replicate."""
-    out = np.empty_like(pairs)
-    for k, offset in enumerate(OFFSETS):
-        other = shifted(state.shift, offset, periodic=state.periodic)
-        raw = state.products[k] + state.shift * far[k] + other * near[k]
-        out[k] = raw / pairs[k] + state.shift * other
-    out[pairs < 1] = np.nan
-    return out
+def _refuse_infinite(values: Array, number: int) -> None:
+    """Raise if a value is infinite."""
+    infinite = np.isinf(values)
+    if infinite.any():
+        row, column = (int(i) for i in np.argwhere(infinite)[0])
+        raise ParameterError(
+            f"replicate {number} has {int(infinite.sum())} infinite values (the first in row {row},"
+            f" column {column}); expected finite numbers, or NaN for missing: mask them first, "
+            "`fields.where(np.isfinite(fields))`"
+        )
 
 
 #: The four linear features of the stencil, B y = kappa2 f0 + hxx f1 + hyy f2 + hxy f3,
@@ -298,6 +257,7 @@ def stencil_gram(statistics: LagStatistics, *, periodic: bool) -> tuple[Array, A
     gram = np.zeros((4, 4, ny, nx))
     weight = np.full((ny, nx), np.inf)
     lookup = {offset: k for k, offset in enumerate(OFFSETS)}
+    step = statistics.dilation
     cells = [(dj, di) for dj in (-1, 0, 1) for di in (-1, 0, 1)]
     for a in cells:
         for b in cells:
@@ -305,8 +265,9 @@ def stencil_gram(statistics: LagStatistics, *, periodic: bool) -> tuple[Array, A
             if lag not in lookup:
                 continue  # met as (b, a)
             k = lookup[lag]
-            moment = shifted(statistics.covariance[k], a, periodic=periodic, fill=np.nan)
-            count = shifted(statistics.pairs[k], a, periodic=periodic)
+            cell = (step * a[0], step * a[1])
+            moment = shifted(statistics.covariance[k], cell, periodic=periodic, fill=np.nan)
+            count = shifted(statistics.pairs[k], cell, periodic=periodic)
             weight = np.minimum(weight, np.where(np.isfinite(moment), count, 0.0))
             for i, first in enumerate(_FEATURES):
                 for j, second in enumerate(_FEATURES):
@@ -317,3 +278,28 @@ def stencil_gram(statistics: LagStatistics, *, periodic: bool) -> tuple[Array, A
                         gram[i, j] += factor * moment
     gram[:, :, weight <= 0] = 0.0
     return gram, weight
+
+
+def stencil_features(fields: Array, *, dilation: int, periodic: bool) -> Array:
+    """The four linear features of the stencil, of given fields.
+
+    Parameters
+    ----------
+    fields : ndarray (..., ny, nx)
+        Values on the grid.
+    dilation : int
+        Cells between neighbours.
+    periodic : bool
+        Whether columns wrap around.
+
+    Returns
+    -------
+    ndarray (4, ..., ny, nx)
+        Zero is taken beyond the edges.
+    """
+    out = np.zeros((len(_FEATURES), *fields.shape))
+    for k, feature in enumerate(_FEATURES):
+        for (rows, columns), factor in feature.items():
+            cell = (dilation * rows, dilation * columns)
+            out[k] += factor * shifted(fields, cell, periodic=periodic)
+    return out

@@ -1,0 +1,120 @@
+"""The spacing at which a field is read: fits at several, the one that holds at large distance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_spde.sar.patterns import BlockSums, combine, local_correlation, make_positive, shrink
+from xr_spde.sar.statistics import stencil_features
+from xr_spde.sar.whittle import LocalFit, LocalModel, fit_local
+
+Float = NDArray[np.float64]
+Scale = tuple[int, Float, Float]
+
+_GAIN = 0.05
+
+
+def remove_patterns(
+    gram: Float, patterns: Float, dilation: int, *, periodic: bool, repair: bool
+) -> Float:
+    """Moments of the stencil's features without what the patterns bring to them.
+
+    Parameters
+    ----------
+    gram : ndarray (4, 4, ny, nx)
+        Second moments of the features.
+    patterns : ndarray (number, ny, nx)
+        Patterns with amplitudes of unit variance.
+    dilation : int
+        Cells between the neighbours of the stencil.
+    periodic : bool
+        Whether columns wrap around.
+    repair : bool
+        Make the matrices positive definite even without patterns (pairs with a missing end).
+
+    Returns
+    -------
+    ndarray (4, 4, ny, nx)
+    """
+    if len(patterns):
+        features = stencil_features(patterns, dilation=dilation, periodic=periodic)
+        gram = gram - np.einsum("aknm,bknm->abnm", features, features)
+    return make_positive(gram) if repair or len(patterns) else gram
+
+
+def best_scale(
+    scales: list[Scale],
+    model: LocalModel,
+    blocks: BlockSums | None,
+    patterns: Float,
+    variance: Float,
+    *,
+    uncertainty: bool,
+) -> tuple[int, LocalFit]:
+    """Fit at each spacing and keep the smallest that gives block correlations as well as any.
+
+    Parameters
+    ----------
+    scales : list of (dilation, gram, weight)
+        Moments at each spacing.
+    model : LocalModel
+        Domain and penalty; its dilation is set here.
+    blocks : BlockSums or None
+        Block means, needed where there is a choice.
+    patterns : ndarray (number, ny, nx)
+        Large-scale patterns, in units of the field.
+    variance : ndarray (ny, nx)
+        Variance of the cells; NaN on land.
+    uncertainty : bool
+        Whether the fit that is kept needs its covariance.
+
+    Returns
+    -------
+    dilation : int
+    fit : LocalFit
+    """
+    usable = [scale for scale in scales if (scale[2] > 0).sum() >= 16] or scales[:1]
+    errors = [0.0]
+    if len(usable) > 1 and blocks is not None:
+        errors = []
+        for dilation, gram, weight in usable:
+            rough = fit_local(gram, weight, replace(model, dilation=dilation, corrections=0))
+            errors.append(_block_error(rough, blocks, patterns, variance, model.boundary))
+    bound = min(errors) * (1.0 + _GAIN)
+    dilation, gram, weight = next(
+        scale for scale, error in zip(usable, errors, strict=False) if error <= bound
+    )
+    chosen = replace(model, dilation=dilation)
+    return dilation, fit_local(gram, weight, chosen, uncertainty=uncertainty)
+
+
+def _block_error(
+    fit: LocalFit, blocks: BlockSums, patterns: Float, variance: Float, boundary: str
+) -> float:
+    """Mean squared difference of model and sample correlations between blocks."""
+    data = blocks.covariance()
+    if data.valid.sum() < 2:
+        return 0.0
+    cells = blocks.pool(np.ones(blocks.shape))
+    area = np.log(cells)
+
+    def pooled(values: Float) -> Float:
+        return blocks.pool(values) / cells
+
+    coarse = LocalFit(
+        (pooled(fit.log_kappa2) + area).reshape(data.blocks),
+        pooled(fit.h1).reshape(data.blocks),
+        pooled(fit.h2).reshape(data.blocks),
+        np.zeros(data.blocks),
+        fit.penalty,
+    )
+    known = np.isfinite(variance).astype(np.float64)
+    covered = np.maximum(blocks.pool(known), 1.0)
+    deviation = np.sqrt(np.diagonal(data.matrix)[data.valid])
+    means = [(blocks.pool(pattern) / covered)[data.valid] / deviation for pattern in patterns]
+    components = shrink(np.array(means).reshape(len(patterns), int(data.valid.sum())))
+    local = local_correlation(coarse, boundary)[np.ix_(data.valid, data.valid)]
+    return float(np.mean((combine(components, local) - data.correlation()) ** 2))

@@ -1,0 +1,137 @@
+"""Smooth maps on a grid: bilinear interpolation from nodes, and the roughness of node values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class NodeGrid:
+    """Bilinear hats on a coarse lattice of nodes that covers the grid.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Numbers of nodes (ky, kx).
+    basis : csr_array (ny * nx, k)
+        Interpolation from node values to cells, four entries per cell.
+    membrane, plate : csr_array (k, k)
+        First-order (squared gradient) and second-order (squared Laplacian) roughness.
+    spectrum : ndarray (k - 1,)
+        Non-zero eigenvalues of `membrane`; those of `plate` are their squares.
+    """
+
+    shape: tuple[int, int]
+    basis: sp.csr_array
+    membrane: sp.csr_array
+    plate: sp.csr_array
+    spectrum: Float
+
+    @property
+    def size(self) -> int:
+        """Number of nodes."""
+        return self.shape[0] * self.shape[1]
+
+    @classmethod
+    def cover(cls, shape: tuple[int, int], *, spacing: float, periodic: bool) -> NodeGrid:
+        """Lay nodes about `spacing` cells apart over a grid.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Grid size (ny, nx).
+        spacing : float
+            Distance of nodes in cells; the nearest that fits is taken.
+        periodic : bool
+            Whether columns wrap around.
+
+        Returns
+        -------
+        NodeGrid
+        """
+        ny, nx = shape
+        ky = max(2, round((ny - 1) / spacing) + 1)
+        kx = max(4, round(nx / spacing)) if periodic else max(2, round((nx - 1) / spacing) + 1)
+        basis = sp.csr_array(sp.kron(_hats(ny, ky, False), _hats(nx, kx, periodic), format="csr"))
+        rough_y, rough_x = _roughness(ky, False), _roughness(kx, periodic)
+        membrane = sp.csr_array(
+            sp.kron(rough_y, sp.eye_array(kx)) + sp.kron(sp.eye_array(ky), rough_x)
+        )
+        spectrum = (_spectrum(ky, False)[:, None] + _spectrum(kx, periodic)).ravel()[1:]
+        return cls((ky, kx), basis, membrane, sp.csr_array(membrane @ membrane), spectrum)
+
+
+@dataclass(frozen=True, eq=False)
+class NodePairs:
+    """Sums of cell weights over the pairs of nodes that share a cell: basis' diag(w) basis.
+
+    The pattern is worked out once; each call is one sparse product for any number of weights.
+
+    Attributes
+    ----------
+    rows, columns : ndarray (pairs,)
+        Node indices of each pair.
+    matrix : csr_array (pairs, cells)
+        Products of the two hats.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    matrix: sp.csr_array
+
+    @classmethod
+    def of(cls, basis: sp.csr_array) -> NodePairs:
+        """Find the pairs of a basis with four entries per row (zeros included).
+
+        Parameters
+        ----------
+        basis : csr_array (cells, k)
+            Bilinear interpolation.
+
+        Returns
+        -------
+        NodePairs
+        """
+        cells, size = basis.shape
+        nodes = basis.indices.reshape(cells, 4).astype(np.int64)
+        hats = basis.data.reshape(cells, 4)
+        keys = (nodes[:, :, None] * size + nodes[:, None, :]).ravel()
+        values = (hats[:, :, None] * hats[:, None, :]).ravel()
+        unique, inverse = np.unique(keys, return_inverse=True)
+        owners = np.repeat(np.arange(cells), 16)
+        matrix = sp.csr_array((values, (inverse, owners)), shape=(unique.size, cells))
+        return cls(unique // size, unique % size, matrix)
+
+
+def _hats(cells: int, nodes: int, periodic: bool) -> sp.csr_array:
+    """Linear interpolation (cells, nodes), two entries per row even where one is zero."""
+    position = np.arange(cells) * (nodes / cells if periodic else (nodes - 1) / max(cells - 1, 1))
+    left = np.floor(position).astype(np.int64)
+    if not periodic:
+        left = np.minimum(left, nodes - 2)
+    part = position - left
+    columns = np.stack([left, (left + 1) % nodes], axis=1).ravel()
+    data = np.stack([1.0 - part, part], axis=1).ravel()
+    return sp.csr_array((data, columns, np.arange(0, 2 * cells + 1, 2)), shape=(cells, nodes))
+
+
+def _roughness(nodes: int, periodic: bool) -> sp.csr_array:
+    """Sum of squared differences of neighbours, as a matrix."""
+    difference = sp.lil_array((nodes, nodes))
+    difference.setdiag(-1.0)
+    difference.setdiag(1.0, 1)
+    difference[nodes - 1, 0 if periodic else nodes - 1] = 1.0 if periodic else 0.0
+    operator = sp.csr_array(difference)
+    return sp.csr_array(operator.T @ operator)
+
+
+def _spectrum(nodes: int, periodic: bool) -> Float:
+    """Eigenvalues of `_roughness`."""
+    turns = 2.0 if periodic else 1.0
+    return 2.0 - 2.0 * np.cos(turns * np.pi * np.arange(nodes) / nodes)

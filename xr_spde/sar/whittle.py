@@ -1,0 +1,376 @@
+"""Local Whittle likelihood: parameter maps from lag statistics, without training.
+
+For parameters that vary slowly the log-likelihood of one replicate, ``log|det B| - |B y|^2 / 2``,
+is close to a sum over cells of
+
+    l(s) = L(q) - log(d) / 2 - q' G(s) q / (2 d) ,   q = (kappa2, hxx, hyy, hxy) ,
+
+with L the mean log symbol (`xr_spde.fields.symbol`), G(s) the second moments of the four features
+of the stencil (`xr_spde.sar.statistics`) and d the variance of the innovations, which is free, so
+that nothing has to be standardised (Whittle 1954; LatticeVision, arXiv 2505.09803, for the model).
+
+The four maps ``log kappa2``, ``log rho cos 2 theta``, ``log rho sin 2 theta`` and ``log d`` are
+bilinear between nodes. Their roughness is penalised to first and second order, and the eight
+weights maximise the marginal likelihood (MacKay's fixed point, traces by random probes). Each step
+is one of Fisher scoring: the expected Hessian in q is ``2 G / d``, data included, so a sparse
+factorisation of the nodes' system replaces hundreds of gradient steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from xr_spde.fields.green import excess_response, tensor_of_log
+from xr_spde.fields.symbol import log_symbol_mean
+from xr_spde.sar.smooth import NodeGrid, NodePairs
+from xr_spde.solvers.superlu import SuperLUFactor
+
+Float = NDArray[np.float64]
+
+_PROBES = 16
+_BARRIER = 20.0
+#: Largest ratio of ranges and squared inverse range (per cell) that data are taken to show.
+MAX_RHO, MAX_KAPPA2 = 15.0, 20.0
+
+
+def min_kappa2(shape: tuple[int, int]) -> float:
+    """Smallest kappa2 that a grid can tell from zero: a range of four times its longer side.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Grid size (ny, nx).
+
+    Returns
+    -------
+    float
+        Per squared cell.
+    """
+    return 8.0 / (4.0 * max(shape)) ** 2
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """What the likelihood is told about the domain.
+
+    Attributes
+    ----------
+    boundary : str
+        Boundary rule of the domain.
+    buffer : int or "auto"
+        Cells between the grid and that boundary on sides that are not periodic.
+    dilation : int
+        Cells between the neighbours of the stencil that the moments belong to.
+    penalty : float or None
+        Fixed weight of the second-order roughness of every map; None chooses from the data.
+    corrections : int
+        Rounds in which the log-determinant is corrected for boundaries and transitions.
+    """
+
+    boundary: str = "plane"
+    buffer: int | str = "auto"
+    dilation: int = 1
+    penalty: float | None = None
+    corrections: int = 3
+
+    @property
+    def periodic(self) -> bool:
+        """Whether columns wrap around."""
+        return self.boundary != "plane"
+
+
+@dataclass(frozen=True)
+class LocalFit:
+    """Maps of the fitted parameters, in grid-cell units of the full grid.
+
+    Attributes
+    ----------
+    log_kappa2, h1, h2, log_innovation : ndarray (ny, nx)
+        The four maps; log kappa2 already freed of the dilation.
+    penalty : ndarray (4, 2)
+        Weights of first- and second-order roughness.
+    covariance : ndarray (3, 3, ny, nx) or None
+        Posterior covariance of the first three.
+    """
+
+    log_kappa2: Float
+    h1: Float
+    h2: Float
+    log_innovation: Float
+    penalty: Float
+    covariance: Float | None = None
+
+
+def fit_local(
+    gram: Float, weight: Float, model: LocalModel, *, uncertainty: bool = False
+) -> LocalFit:
+    """Fit the four maps to the moments of the stencil's features.
+
+    Parameters
+    ----------
+    gram : ndarray (4, 4, ny, nx)
+        Second moments of the features, see `xr_spde.sar.statistics.stencil_gram`.
+    weight : ndarray (ny, nx)
+        Degrees of freedom behind each cell; zero leaves the cell out.
+    model : LocalModel
+        Domain and penalty.
+    uncertainty : bool, optional
+        Also return the posterior covariance at the nodes, interpolated.
+
+    Returns
+    -------
+    LocalFit
+    """
+    problem = _Problem(gram, weight, model)
+    nodes = problem.start()
+    penalty = problem.first_penalty()
+    for round_ in range(1 + model.corrections):
+        if round_:
+            problem.correct(nodes)
+        nodes, penalty = problem.optimise(nodes, penalty, steps=15 if round_ == 0 else 5)
+    maps = problem.maps(nodes)
+    covariance = problem.covariance(nodes, penalty) if uncertainty else None
+    return LocalFit(*maps, penalty, covariance)
+
+
+class _Problem:
+    """One penalised likelihood: data of the valid cells, nodes, bounds, correction."""
+
+    def __init__(self, gram: Float, weight: Float, model: LocalModel) -> None:
+        self.model = model
+        self.shape: tuple[int, int] = (weight.shape[0], weight.shape[1])
+        self.valid = weight.ravel() > 0
+        self.weight = weight.ravel()[self.valid] / model.dilation**2
+        self.gram = gram.reshape(4, 4, -1)[:, :, self.valid]
+        spacing = max(4.0, model.dilation, np.sqrt(weight.size / 2500.0))
+        self.grid = NodeGrid.cover(self.shape, spacing=spacing, periodic=model.periodic)
+        self.basis = sp.csr_array(self.grid.basis[self.valid])
+        self.pairs = NodePairs.of(self.basis)
+        self.response = np.zeros(self.weight.size)
+        shift = 2.0 * np.log(model.dilation)
+        self.low = np.log(min_kappa2(self.shape)) + shift
+        self.high = np.log(MAX_KAPPA2) + (0.0 if model.dilation == 1 else shift)
+        rng = np.random.Generator(np.random.SFC64(0))
+        self.probes = rng.choice([-1.0, 1.0], size=(4, self.grid.size, _PROBES))
+
+    def start(self) -> Float:
+        """Node values of the best uniform model, with the innovations' local variance."""
+        from scipy.optimize import minimize
+
+        share = self.weight / self.weight.sum()
+        # every cell counts alike, however large its variance
+        scale = np.einsum("aan->n", self.gram) + 1e-300
+        mean = (self.gram / scale * share).sum(axis=-1)[..., None]
+
+        def objective(u: Float) -> tuple[float, Float]:
+            value, slope = _Local(u[:, None], mean).value_and_slope(np.zeros(1))
+            return float(value[0]), slope[:, 0]
+
+        bounds = [(self.low, self.high), (-2.0, 2.0), (-2.0, 2.0), (None, None)]
+        starts = [np.array([np.log(k), 0.01, 0.01, 0.0]) for k in (0.01, 0.3)]
+        fits = [minimize(objective, u, jac=True, method="L-BFGS-B", bounds=bounds) for u in starts]
+        best = min(fits, key=lambda fit: float(fit.fun)).x
+        nodes = np.repeat(best[:, None], self.grid.size, axis=1)
+        q = _q_of(best[:3, None])
+        forcing = np.log(np.einsum("an,abn,bn->n", q, self.gram, q) + 1e-300)
+        covered = self.basis.T @ self.weight
+        total = self.basis.T @ (self.weight * forcing)
+        fallback = float(np.sum(share * forcing))
+        nodes[3] = np.where(covered > 0, total / np.maximum(covered, 1e-12), fallback)
+        return nodes
+
+    def first_penalty(self) -> Float:
+        """Roughness weights to begin with, or the declared ones."""
+        if self.model.penalty is None:
+            return np.full((4, 2), 30.0)
+        return np.tile([1e-3, float(self.model.penalty)], (4, 1))
+
+    def maps(self, nodes: Float) -> tuple[Float, Float, Float, Float]:
+        """The four maps on the whole grid, clipped to the bounds."""
+        fields = (self.grid.basis @ nodes.T).T
+        shrink = np.minimum(1.0, np.log(MAX_RHO) / np.maximum(np.hypot(*fields[1:3]), 1e-12))
+        log_kappa2 = np.clip(fields[0], self.low, self.high) - 2.0 * np.log(self.model.dilation)
+        flat = (log_kappa2, fields[1] * shrink, fields[2] * shrink, fields[3])
+        first, second, third, fourth = (field.reshape(self.shape) for field in flat)
+        return first, second, third, fourth
+
+    def correct(self, nodes: Float) -> None:
+        """Renew the correction of the log-determinant at the present maps."""
+        from xr_spde.fields.field import automatic_buffer
+
+        log_kappa2, h1, h2, _ = self.maps(nodes)
+        buffer = self.model.buffer
+        if not isinstance(buffer, int):
+            buffer = automatic_buffer(
+                np.exp(log_kappa2), np.exp(np.hypot(h1, h2)), boundary=self.model.boundary
+            )
+        excess = excess_response(log_kappa2, h1, h2, boundary=self.model.boundary, buffer=buffer)
+        self.response = excess.ravel()[self.valid]
+
+    def optimise(self, nodes: Float, penalty: Float, *, steps: int) -> tuple[Float, Float]:
+        """Fisher scoring, with the penalty renewed after each step."""
+        for _ in range(steps):
+            local = _Local((self.basis @ nodes.T).T, self.gram)
+            value, slope = local.value_and_slope(self.response)
+            now = float(self.weight @ value) + self.roughness(nodes, penalty)
+            gradient = (self.basis.T @ (slope * self.weight).T).T
+            gradient += self.roughness_slope(nodes, penalty)
+            factor = SuperLUFactor(self.hessian(local, nodes, penalty))
+            step = -factor.solve(gradient.reshape(-1, 1)).reshape(nodes.shape)
+            length = self.line_search(nodes, step, penalty, now)
+            nodes = nodes + length * step
+            change = 0.0
+            if self.model.penalty is None:
+                new = self.renew(factor, nodes, penalty)
+                change, penalty = float(np.abs(np.log(new / penalty)).max()), new
+            moved = length * float(np.abs(step).max())
+            if moved < 0.02 and change < 0.1:
+                break
+        return nodes, penalty
+
+    def line_search(self, nodes: Float, step: Float, penalty: Float, now: float) -> float:
+        """Halve the step until the objective falls; at most two units in any value."""
+        length = min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
+        for _ in range(10):
+            trial = nodes + length * step
+            value, _ = _Local((self.basis @ trial.T).T, self.gram).value_and_slope(self.response)
+            if float(self.weight @ value) + self.roughness(trial, penalty) <= now:
+                return length
+            length *= 0.5
+        return 0.0
+
+    def beyond(self, nodes: Float) -> tuple[Float, Float, Float]:
+        """How far node values lie below and above the bounds of log kappa2, and of log rho."""
+        log_rho = np.hypot(nodes[1], nodes[2])
+        return (
+            np.minimum(nodes[0] - self.low, 0.0),
+            np.maximum(nodes[0] - self.high, 0.0),
+            np.maximum(log_rho - np.log(MAX_RHO), 0.0),
+        )
+
+    def roughness(self, nodes: Float, penalty: Float) -> float:
+        """Penalty of rough maps and of values beyond the bounds."""
+        total = 0.5 * _BARRIER * sum(float(excess @ excess) for excess in self.beyond(nodes))
+        for values, (first, second) in zip(nodes, penalty, strict=True):
+            total += 0.5 * first * float(values @ (self.grid.membrane @ values))
+            total += 0.5 * second * float(values @ (self.grid.plate @ values))
+        return total
+
+    def roughness_slope(self, nodes: Float, penalty: Float) -> Float:
+        """Gradient of `roughness`."""
+        low, high, stretched = self.beyond(nodes)
+        slope = (self.grid.membrane @ nodes.T).T * penalty[:, :1]
+        slope += (self.grid.plate @ nodes.T).T * penalty[:, 1:]
+        slope[0] += _BARRIER * (low + high)
+        log_rho = np.maximum(np.hypot(nodes[1], nodes[2]), 1e-12)
+        slope[1:3] += _BARRIER * stretched * nodes[1:3] / log_rho
+        return slope
+
+    def hessian(self, local: _Local, nodes: Float, penalty: Float) -> sp.csc_array:
+        """Expected information of the data plus the penalty, positive definite."""
+        size = self.grid.size
+        information = local.information().reshape(16, -1) * self.weight
+        sums = (self.pairs.matrix @ information.T).T
+        rows = np.concatenate([self.pairs.rows + p * size for p in range(4) for _ in range(4)])
+        columns = np.concatenate(
+            [self.pairs.columns + p * size for _ in range(4) for p in range(4)]
+        )
+        data = sp.csc_array((sums.ravel(), (rows, columns)), shape=(4 * size, 4 * size))
+        low, high, stretched = self.beyond(nodes)
+        extra = np.full((4, size), 1e-6)
+        extra[0] += _BARRIER * ((low < 0) | (high > 0))
+        extra[1:3] += _BARRIER * (stretched > 0)
+        blocks = [
+            first * self.grid.membrane + second * self.grid.plate + sp.diags_array(ridge)
+            for (first, second), ridge in zip(penalty, extra, strict=True)
+        ]
+        return sp.csc_array(data + sp.block_diag(blocks, format="csc"))
+
+    def renew(self, factor: SuperLUFactor, nodes: Float, penalty: Float) -> Float:
+        """Fixed point of the marginal likelihood for the roughness weights."""
+        size = self.grid.size
+        solved = factor.solve(self.probes.reshape(4 * size, -1)).reshape(4, size, -1)
+        new = np.empty_like(penalty)
+        for p in range(4):
+            prior = penalty[p, 0] * self.grid.spectrum + penalty[p, 1] * self.grid.spectrum**2
+            for order, rough in enumerate((self.grid.membrane, self.grid.plate)):
+                free = float(np.sum(self.grid.spectrum ** (order + 1) / prior))
+                bound = float(np.sum(self.probes[p] * (rough @ solved[p])) / _PROBES)
+                found = float(nodes[p] @ (rough @ nodes[p]))
+                target = penalty[p, order] * max(free - bound, 1e-3 * free) / max(found, 1e-9)
+                pace = np.clip(np.log(target / penalty[p, order]), -1.5, 1.5)
+                new[p, order] = np.clip(penalty[p, order] * np.exp(pace), 1e-3, 1e6)
+        return new
+
+    def covariance(self, nodes: Float, penalty: Float) -> Float:
+        """Posterior covariance of log kappa2 and log H at the nodes, interpolated to cells."""
+        size = self.grid.size
+        local = _Local((self.basis @ nodes.T).T, self.gram)
+        factor = SuperLUFactor(self.hessian(local, nodes, penalty))
+        blocks = np.zeros((3, 3, size))
+        for p in range(3):
+            for start in range(0, size, 256):
+                chosen = np.arange(start, min(start + 256, size))
+                forcing = np.zeros((4 * size, chosen.size))
+                forcing[p * size + chosen, np.arange(chosen.size)] = 1.0
+                solved = factor.solve(forcing).reshape(4, size, -1)
+                blocks[:, p, chosen] = solved[:3, chosen, np.arange(chosen.size)]
+        cells = (self.grid.basis @ blocks.reshape(9, size).T).T
+        return np.asarray(cells.reshape(3, 3, *self.shape))
+
+
+class _Local:
+    """Likelihood of every cell at given values of its four parameters."""
+
+    def __init__(self, u: Float, gram: Float) -> None:
+        self.q, self.jacobian = _q_of(u[:3]), _jacobian(u[:3])
+        self.precision = np.exp(-u[3])
+        self.log_d = u[3]
+        self.moments = np.einsum("abn,bn->an", gram, self.q)
+        self.gram = gram
+        self.quadratic = self.precision * np.einsum("an,an->n", self.q, self.moments)
+
+    def value_and_slope(self, response: Float) -> tuple[Float, Float]:
+        """Negative log-likelihood per cell and its gradient in the four parameters."""
+        mean, slopes = log_symbol_mean(*self.q)
+        slope_q = self.precision * self.moments - np.stack(slopes)
+        slope_q[0] -= response
+        value = -mean - response * self.q[0] + 0.5 * self.log_d + 0.5 * self.quadratic
+        slope = np.empty((4, value.size))
+        slope[:3] = np.einsum("pan,an->pn", self.jacobian, slope_q)
+        slope[3] = 0.5 - 0.5 * self.quadratic
+        return value, slope
+
+    def information(self) -> Float:
+        """Expected information (4, 4, cells), with the data's own moments."""
+        out = np.empty((4, 4, self.log_d.size))
+        half = np.einsum("abn,pbn->pan", self.gram, self.jacobian)
+        out[:3, :3] = 2.0 * self.precision * np.einsum("pan,qan->pqn", self.jacobian, half)
+        cross = -self.precision * np.einsum("pan,an->pn", self.jacobian, self.moments)
+        out[:3, 3] = out[3, :3] = cross
+        out[3, 3] = 0.5 * np.maximum(self.quadratic, 0.1)
+        return out
+
+
+def _q_of(u: Float) -> Float:
+    """(kappa2, hxx, hyy, hxy) from (log kappa2, h1, h2)."""
+    return np.stack([np.exp(u[0]), *tensor_of_log(u[1], u[2])])
+
+
+def _jacobian(u: Float) -> Float:
+    """Derivatives (3, 4, cells) of `_q_of`."""
+    h1, h2 = u[1], u[2]
+    log_rho = np.maximum(np.hypot(h1, h2), 1e-4)
+    ratio = np.sinh(log_rho) / log_rho
+    bend = (np.cosh(log_rho) - ratio) / log_rho**2
+    zero = np.zeros_like(h1)
+    by_kappa2 = [np.exp(u[0]), zero, zero, zero]
+    by_h1 = [zero, ratio * h1 + ratio + bend * h1**2, ratio * h1 - ratio - bend * h1**2]
+    by_h1.append(bend * h1 * h2)
+    by_h2 = [zero, ratio * h2 + bend * h1 * h2, ratio * h2 - bend * h1 * h2]
+    by_h2.append(ratio + bend * h2**2)
+    return np.stack([np.stack(by_kappa2), np.stack(by_h1), np.stack(by_h2)])
