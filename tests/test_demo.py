@@ -90,7 +90,8 @@ def test_command_runs_the_whole_chain(tmp_path, capsys):
     code = main(["--members", "64", "--out", str(tmp_path / "out"), "--picture", str(picture)])
     printed = capsys.readouterr().out
     assert code == 0
-    assert "noise floor" in printed
+    assert printed.count("noise floor") == 5
+    assert printed.count("held out") == 2
     assert picture.stat().st_size > 50_000
     store = xr.open_dataset(tmp_path / "out" / "ensemble.zarr", engine="zarr", consolidated=False)
     assert store.z.dims == ("realization", "latitude", "longitude")

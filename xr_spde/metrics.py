@@ -98,6 +98,10 @@ def correlation_score(
     -----
     One pass over each ensemble, with a memory of points x cells numbers whatever its size. With
     missing members the count at a cell and a point is taken as the smaller of the two counts.
+
+    The floor is that of a model that has not seen the fields. One estimated from these very
+    members takes up some of their noise and can score below it; a ratio clearly under 1 says so.
+    Estimate from some members and score on the others to see what holds.
     """
     real = array_of(fields, x=x, y=y)
     grid = Grid.from_object(real, x=x, y=y)

@@ -228,6 +228,34 @@ def test_bad_input(call, error, match):
         call(parameters())
 
 
+def with_patterns():
+    params = parameters()
+    shapes = xr.DataArray([1.0, -2.0, 0.0], dims="mode") * (params.lat - 30.0)
+    return params.assign(patterns=shapes.broadcast_like(params.lon).assign_attrs(units="K"))
+
+
+def test_patterns_share_a_scale_and_unused_ones_are_left_out():
+    params = with_patterns().transpose("lon", "lat", "mode")
+    figure = plot.patterns(params)
+    panels = [ax for ax in figure.axes if ax.get_title("left").startswith("pattern")]
+    assert len(panels) == 2
+    for ax, factor in zip(panels, (1.0, -2.0), strict=True):
+        drawn = np.asarray(mesh(ax).get_array()).reshape(LAT.size, LON.size)
+        np.testing.assert_allclose(drawn, factor * (LAT - 30.0)[:, None] + 0 * LON)
+        assert mesh(ax).norm.vmax == -mesh(ax).norm.vmin == mesh(panels[0]).norm.vmax
+    assert figure.axes[-1].get_xlabel() == "one standard deviation (K)"
+    assert len(plot.patterns(params, k=1).axes) == 2
+
+
+def test_patterns_that_are_not_there():
+    with pytest.raises(SchemaError, match="patterns"):
+        plot.patterns(parameters())
+    with pytest.raises(ParameterError, match="none to draw"):
+        plot.patterns(with_patterns().isel(mode=[2]))
+    with pytest.raises(ParameterError, match="got 1 axes for 2 patterns"):
+        plot.patterns(with_patterns(), axes=[plt.subplots()[1]])
+
+
 def test_texts_and_limits():
     assert [degrees("N", "S")(v) for v in (40.0, -5.0, 0.0)] == ["40°N", "5°S", "0°"]
     assert [degrees("E", "W")(v) for v in (310.0, 360.0, 180.0, 370.0)] == [

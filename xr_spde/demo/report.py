@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,13 +68,15 @@ def write_report(chain: Chain, path: Path) -> Path:
 def _figures(chain: Chain) -> dict[str, Figure]:
     from xr_spde import plot
 
-    return {
+    patterns = {"patterns": plot.patterns(chain.params)} if _pattern_count(chain) else {}
+    figures: dict[str, Any] = patterns | {
         "parameters": plot.parameters(chain.params),
-        "ellipses": plot.ellipses(chain.params).figure,  # type: ignore[dict-item]
+        "ellipses": plot.ellipses(chain.params).figure,
         "members": plot.members(chain.fields, chain.ensemble, dim="number"),
         "correlation": plot.correlation(chain.fields, POINTS, chain.ensemble, dim="number"),
-        "score": plot.score(chain.scores["synthetic members"]).figure,  # type: ignore[dict-item]
+        "score": plot.score(chain.scores["synthetic members"]).figure,
     }
+    return figures
 
 
 def _embedded(figure: Figure) -> str:
@@ -120,6 +122,7 @@ def _page(chain: Chain, pictures: dict[str, str]) -> str:
             "Practical range (geometric mean of along and across), anisotropy ratio, direction of "
             "longest correlation (faded where there is hardly any) and standard deviation.",
         ),
+        *_pattern_figure(pictures),
         "<h2>The score beside its noise floor</h2>",
         f"<div class='pair'><div>{_score_text(chain)}{_score_table(chain)}</div>",
         _figure(
@@ -152,6 +155,16 @@ def _code(function: Callable[..., object]) -> str:
     return inspect.cleandoc(body)
 
 
+def _pattern_figure(pictures: dict[str, str]) -> list[str]:
+    if "patterns" not in pictures:
+        return []
+    caption = (
+        "Large-scale patterns, each with a random amplitude of its own in every synthetic member; "
+        "range, anisotropy and direction describe what they leave."
+    )
+    return [_figure(pictures["patterns"], caption)]
+
+
 def _figure(source: str, caption: str) -> str:
     text = escape(caption)
     return f"<figure><img src='{source}' alt='{text}'><figcaption>{text}</figcaption></figure>"
@@ -166,10 +179,26 @@ def _score_text(chain: Chain) -> str:
         f"{float(score.floor):.3f}: the ratio is <b>{float(score.ratio):.2f}</b>, and "
         f"{float(score.corrected):.3f} is left when the noise is taken off.</p>"
         "<p>These members differ by waves, whose correlations are strongly negative half a wave "
-        "away; a field of this kind has next to none below 0. With all the others right and 0 in "
-        f"place of these it would still be {chain.bound:.3f} away, "
-        f"{chain.bound / float(score.floor):.2f} times the floor.</p>"
+        "away. A local field has next to none below 0: with all the others right and 0 in place "
+        f"of these it would still be {chain.bound:.3f} away, "
+        f"{chain.bound / float(score.floor):.2f} times the floor. {_pattern_text(chain)}</p>"
+        "<p>The model was estimated from the members it is compared with here, and took up some of "
+        "their noise with their signal: a ratio below 1 says so. For the last two rows every other "
+        "member was kept for the score alone.</p>"
     )
+
+
+def _pattern_text(chain: Chain) -> str:
+    count = _pattern_count(chain)
+    if count == 0:
+        return ""
+    return f"The {count} large-scale pattern{'s' if count > 1 else ''} of the estimate carry them."
+
+
+def _pattern_count(chain: Chain) -> int:
+    if "patterns" not in chain.params:
+        return 0
+    return int((abs(chain.params["patterns"]).max(("latitude", "longitude")) > 0).sum())
 
 
 def _score_table(chain: Chain) -> str:

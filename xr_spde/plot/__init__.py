@@ -1,8 +1,8 @@
 """Figures; the only place that imports matplotlib.
 
 Every function takes the labelled object first and draws with latitude and longitude (or x and y)
-increasing, whatever the storage order: :func:`parameters`, :func:`ellipses`, :func:`correlation`,
-:func:`members`, :func:`score`, :func:`overview`.
+increasing, whatever the storage order: :func:`parameters`, :func:`ellipses`,
+:func:`patterns`, :func:`correlation`, :func:`members`, :func:`score`, :func:`overview`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from xr_spde._core.lazyimport import require
 require("matplotlib", "plot")
 
 from xr_spde.plot.compare import correlation, members  # noqa: E402
-from xr_spde.plot.maps import ellipses, parameters  # noqa: E402
+from xr_spde.plot.maps import ellipses, parameters, patterns  # noqa: E402
 from xr_spde.plot.summary import overview, score  # noqa: E402
 
-__all__ = ["correlation", "ellipses", "members", "overview", "parameters", "score"]
+__all__ = ["correlation", "ellipses", "members", "overview", "parameters", "patterns", "score"]

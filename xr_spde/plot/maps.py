@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize
 from matplotlib.patheffects import withStroke
 
 from xr_spde._core.errors import ParameterError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["ellipses", "parameters"]
+__all__ = ["ellipses", "parameters", "patterns"]
 
 _NICE_SCALES = (1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 / 8, 1 / 10, 1 / 15, 1 / 20, 1 / 50, 0.01)
 
@@ -156,6 +157,75 @@ def ellipses(
         _add_ellipses(ax, outlines, factor, colour)
         ax.set_title(f"correlation ellipses, {_as_text(factor)} practical range")
     return ax
+
+
+def patterns(
+    params: xr.Dataset,
+    *,
+    k: int = 6,
+    axes: Sequence[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    x: str | None = None,
+    y: str | None = None,
+) -> Figure:
+    """Draw the large-scale patterns of an estimate, on one colour scale.
+
+    Parameters
+    ----------
+    params : Dataset
+        With ``patterns`` on (mode, Y, X), each with a standard normal amplitude; those that are
+        zero everywhere are not drawn.
+    k : int
+        Largest number of them.
+    axes : sequence of Axes, optional
+        One per pattern drawn; a new figure by default.
+    figsize : (float, float), optional
+        Of the new figure, inches.
+    x, y : str, optional
+        Spatial dimensions; found by CF conventions by default.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    SchemaError
+        ``params`` has no ``patterns``.
+    ParameterError
+        All patterns are zero, leading dimensions are left, or there are fewer axes than patterns.
+    """
+    needed(params, ("patterns",))
+    grid = Grid.from_object(params, x=x, y=y)
+    count = params.sizes["mode"]
+    modes = (params["patterns"].isel(mode=n) for n in range(count))
+    maps = [values for one in modes if np.nanmax(np.abs(values := flat_map(one, grid, "patterns")))]
+    if not maps[:k]:
+        raise ParameterError(
+            f"k={k} of {len(maps)} patterns that are not zero: there is none to draw; the estimate "
+            "found no large-scale pattern that the data bear out, or k must be at least 1"
+        )
+    maps = maps[:k]
+    limit = style.symmetric_limit(*maps)
+    with style.house_style():
+        if axes is None:
+            columns = min(3, len(maps))
+            rows = -(-len(maps) // columns)
+            _, panels = style.map_figure(grid, rows, columns, figsize=figsize, titled=True)
+            for spare in panels.flat[len(maps) :]:
+                spare.set_visible(False)
+            axes = list(panels.flat)[: len(maps)]
+        if len(axes) < len(maps):
+            raise ParameterError(
+                f"got {len(axes)} axes for {len(maps)} patterns; pass one each, or a smaller k"
+            )
+        for number, (ax, values) in enumerate(zip(axes, maps, strict=False), start=1):
+            norm = Normalize(-limit, limit)
+            mesh = style.draw_map(ax, values, grid, cmap=style.colour_map("anomaly"), norm=norm)
+            ax.set_title(f"pattern {number}")
+        label = "one standard deviation" + style.units_text(params["patterns"].attrs.get("units"))
+        style.colour_bar(mesh, list(axes), label, location="bottom", extend="both", shrink=0.6)
+    return axes[0].figure  # type: ignore[return-value]
 
 
 def _outlines(
