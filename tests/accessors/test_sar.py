@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 
 import numpy as np
@@ -12,11 +13,12 @@ from xr_spde import plot, sar
 from xr_spde._core.errors import SchemaError
 from xr_spde.accessors import SarDataArrayAccessor, SarDatasetAccessor
 from xr_spde.accessors.figures import SarFieldFigures, SarParameterFigures
+from xr_spde.synthetic import constant_parameters
 
 METHODS = {
-    SarDataArrayAccessor: ("standardize", "correlation", "log_likelihood"),
+    SarDataArrayAccessor: ("estimate", "standardize", "correlation", "log_likelihood"),
     SarDatasetAccessor: (
-        "standardize", "correlation", "log_likelihood",
+        "estimate", "standardize", "correlation", "log_likelihood",
         "emulate", "variance", "range", "operator",
     ),
 }  # fmt: skip
@@ -111,11 +113,20 @@ def test_making_the_accessor_looks_at_nothing():
 
 
 def test_functions_are_not_shadowed_by_their_modules():
-    import importlib
-
     for name in ("emulate", "diagnose", "estimate"):
-        try:
-            importlib.import_module(f"xr_spde.sar.{name}")
-        except ModuleNotFoundError:
-            continue
-    assert all(callable(getattr(sar, name)) for name in ("emulate", "range", "correlation"))
+        importlib.import_module(f"xr_spde.sar.{name}")
+    for name in sar.__all__:
+        assert inspect.isfunction(getattr(sar, name)), name
+
+
+def test_the_chain_reads_like_the_manual():
+    truth = constant_parameters((20, 24), kappa2=0.4, rho=3.0, theta=0.6)
+    ds = truth.sar.emulate(40, seed=1).to_dataset(name="t2m").compute()
+    params = ds.t2m.sar.estimate(modes=0, dilation=1)
+    assert float(abs(params.theta - 0.6).mean()) < 0.15
+    xr.testing.assert_identical(ds.sar.estimate(modes=0, dilation=1), params)
+    ensemble = params.sar.emulate(50, seed=2)
+    assert ensemble.name == "t2m"
+    both = ds.assign(twice=2 * ds.t2m).sar.estimate(modes=0, dilation=1)
+    assert list(both["variable"].values) == ["t2m", "twice"]
+    assert both.sar.emulate(3, seed=1).dims == ("realization", "variable", "y", "x")

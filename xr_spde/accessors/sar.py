@@ -7,7 +7,7 @@ Nothing is computed here: each method calls the function of the same name in `xr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import xarray as xr
 
@@ -36,10 +36,13 @@ class _SarAccessor(Generic[Obj]):
         *,
         method: str = "auto",
         uncertainty: bool = False,
+        modes: int | Literal["auto"] = "auto",
+        dilation: int | Literal["auto"] = "auto",
+        penalty: float | None = None,
         boundary: str | None = None,
+        buffer: int | Literal["auto"] = "auto",
         x: str | None = None,
         y: str | None = None,
-        **options: Any,
     ) -> xr.Dataset:
         """Estimate the maps of range and anisotropy from replicates of a field.
 
@@ -51,17 +54,24 @@ class _SarAccessor(Generic[Obj]):
             Estimator; "auto" is the best measured one for the shape at hand.
         uncertainty : bool, default False
             Whether to add standard errors.
+        modes : int or "auto", default "auto"
+            Number of large-scale patterns described apart; 0 is the pure SAR model.
+        dilation : {"auto", 1, 2, 4, 8}, default "auto"
+            Distance between the neighbours of the fitted stencil, in cells.
+        penalty : float, optional
+            Fixed weight of roughness; by default chosen from the data.
         boundary : {"cylinder", "plane", "torus", "paper"}, optional
             Neighbours across the edges; by default read from the coordinates.
+        buffer : int or "auto", default "auto"
+            Cells between the edge of the grid and the boundary of the model.
         x, y : str, optional
             Names of the horizontal axes where they should not be searched for.
-        **options : Any
-            Settings of the method, see `xr_spde.sar.estimate`.
 
         Returns
         -------
         Dataset
-            ``kappa2``, ``rho``, ``theta``, ``mean``, ``std`` and, if asked for, ``*_stderr``.
+            ``kappa2``, ``rho``, ``theta``, ``mean``, ``std``, ``patterns`` and, if asked for,
+            ``*_stderr``; see `xr_spde.sar.estimate`.
         """
         from xr_spde import sar
 
@@ -70,10 +80,13 @@ class _SarAccessor(Generic[Obj]):
             dim,
             method=method,
             uncertainty=uncertainty,
+            modes=modes,
+            dilation=dilation,
+            penalty=penalty,
             boundary=boundary,
+            buffer=buffer,
             x=x,
             y=y,
-            **options,
         )
 
     def standardize(

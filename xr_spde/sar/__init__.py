@@ -9,9 +9,6 @@ the diagnostics say what they mean in kilometres, correlations and likelihoods.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 # Bound here, not on demand: a function of its module's name must come after the module.
 from xr_spde.sar.diagnose import (
     correlation,
@@ -22,9 +19,7 @@ from xr_spde.sar.diagnose import (
     variance,
 )
 from xr_spde.sar.emulate import emulate
-
-if TYPE_CHECKING:
-    from xr_spde.sar.estimate import estimate
+from xr_spde.sar.estimate import estimate
 
 __all__ = [
     "correlation",
@@ -36,10 +31,3 @@ __all__ = [
     "standardize",
     "variance",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "estimate":
-        globals()[name] = importlib.import_module("xr_spde.sar.estimate").estimate
-        return globals()[name]
-    raise AttributeError(f"module 'xr_spde.sar' has no attribute {name!r}")
