@@ -112,7 +112,8 @@ def lazy_members(
     block : MemberBlock
         Picklable; computes one block.
     parameters : sequence of array, shape (...leading, ny, nx)
-        numpy or dask arrays of one common shape. dask arrays stay lazy.
+        numpy or dask arrays, the first of this shape; others may have more dimensions between
+        the leading and the last two. dask arrays stay lazy.
     n : int
         Number of members.
     per_block : int
@@ -132,18 +133,18 @@ def lazy_members(
     from dask.highlevelgraph import HighLevelGraph
 
     *lead, ny, nx = parameters[0].shape
-    pieces = (*(1 for _ in lead), -1, -1)
-    lazy = [
-        p.rechunk(pieces) if isinstance(p, da.Array) else da.from_array(np.asarray(p), pieces)
-        for p in parameters
-    ]
+    lazy = []
+    for p in parameters:
+        pieces = (*(1 for _ in lead), *(-1 for _ in p.shape[len(lead) :]))
+        whole = isinstance(p, da.Array)
+        lazy.append(p.rechunk(pieces) if whole else da.from_array(np.asarray(p), pieces))
     name = "sar-members-" + tokenize(token, per_block, n, [p.name for p in lazy])
     starts = range(0, n, per_block)
     sizes = tuple(min(per_block, n - start) for start in starts)
     compute = carry_options(partial(_evaluate, block))
     tasks: dict[Any, tuple[Any, ...]] = {}
     for flat, index in enumerate(product(*map(range, lead))):
-        inputs = [(p.name, *index, 0, 0) for p in lazy]
+        inputs = [(p.name, *index, *(0,) * (p.ndim - len(lead))) for p in lazy]
         path = (flat,) if lead else ()
         for b, (start, size) in enumerate(zip(starts, sizes, strict=True)):
             key = (name, b, *index, 0, 0)

@@ -1,7 +1,8 @@
 """The parameter Dataset: built, described and checked in one place.
 
 Variables on (..., Y, X): ``kappa2``, ``rho``, ``theta``, optionally ``mean`` and ``std`` of the
-replicates and ``*_stderr``. NaN in all three parameters at a grid point is land.
+replicates, ``*_stderr`` and large-scale ``patterns`` on (..., mode, Y, X). NaN in all three
+parameters at a grid point is land.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ PARAMETER_SCHEMA_VERSION = 1
 PARAMETERS = ("kappa2", "rho", "theta")
 MOMENTS = ("mean", "std")
 STDERR = "_stderr"
+PATTERNS = "patterns"
+MODE = "mode"
 
 _RHO_TOLERANCE = 1e-6
 _ATTRS: dict[str, dict[str, str]] = {
@@ -56,6 +59,11 @@ def parameter_attrs(
     dict
     """
     base = name.removesuffix(STDERR)
+    if base == PATTERNS:
+        what = str((source or {}).get("long_name", "field"))
+        return derived_attrs(source or {}, long_name=f"large-scale patterns of {what}")
+    if base == "dilation":
+        return {"long_name": "cells between the neighbours of the fitted stencil", "units": "1"}
     if base in _ATTRS:
         attrs: dict[str, object] = dict(_ATTRS[base])
     else:
@@ -152,7 +160,8 @@ def validate_parameters(
         )
     _require(params.data_vars)
     _check_identity(params)
-    known = [n for n in params.data_vars if str(n).removesuffix(STDERR) in (*PARAMETERS, *MOMENTS)]
+    names = (*PARAMETERS, *MOMENTS, PATTERNS)
+    known = [n for n in params.data_vars if str(n).removesuffix(STDERR) in names]
     floats = {str(name): as_float(params[name]) for name in known}
     floats.update(zip(PARAMETERS, xr.broadcast(*(floats[n] for n in PARAMETERS)), strict=True))
     y_dim, x_dim = find_spatial(params[known], x=x, y=y)
@@ -165,13 +174,14 @@ def validate_parameters(
         )
     leading = [dim for dim in core.dims if dim not in (y_dim, x_dim)]
     for name, da in floats.items():
-        extra = [dim for dim in da.dims if dim not in core.dims]
+        allowed = (*core.dims, MODE) if name == PATTERNS else core.dims
+        extra = [dim for dim in da.dims if dim not in allowed]
         if extra:
             raise SchemaError(
                 f"{name!r} has the dimension{'s' if len(extra) > 1 else ''} {_listed(extra)}, "
                 f"which kappa2, rho and theta ({_listed(core.dims)}) lack; select along it first"
             )
-    order = (*leading, y_dim, x_dim)
+    order = (*leading, MODE, y_dim, x_dim)
     ordered = {
         name: da.transpose(*[d for d in order if d in da.dims]) for name, da in floats.items()
     }

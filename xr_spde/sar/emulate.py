@@ -14,8 +14,8 @@ from xr_spde._core.provenance import provenance
 from xr_spde._core.rng import member_generator, resolve_seed
 from xr_spde.labels.attrs import KEPT
 from xr_spde.labels.members import MEMBER_GROUP, lazy_members, members_per_block
-from xr_spde.labels.schema import MOMENTS, PARAMETERS
-from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model
+from xr_spde.labels.schema import MOMENTS, PARAMETERS, PATTERNS
+from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -42,37 +42,54 @@ class _EnsembleBlock:
         self, start: int, stop: int, path: tuple[int, ...], *parameters: NDArray[Any]
     ) -> NDArray[Any]:
         maps = dict(zip(self.names, parameters, strict=True))
+        patterns = np.nan_to_num(maps.pop(PATTERNS, np.zeros((0, *parameters[0].shape))))
         model, land = self.recipe.build(**maps)
         members = np.empty((stop - start, *land.shape), dtype=self.dtype)
         if model is None:
             members.fill(np.nan)
             return members
-        mean, scale = maps.get("mean"), self._scale(model, maps.get("std"))
+        mean, scale = maps.get("mean"), self._scale(model, maps.get("std"), patterns)
         # A group at a time: the noise of a whole block would take several times its memory.
         for low in range(start, stop, MEMBER_GROUP):
-            fields = self._draw(model, range(low, min(low + MEMBER_GROUP, stop)), path)
+            chosen = range(low, min(low + MEMBER_GROUP, stop))
+            fields, amplitudes = self._draw(model, chosen, path, len(patterns))
             if scale is not None:
                 fields = fields * scale
+            if len(patterns):
+                fields = fields + _superpose(amplitudes, patterns)
             members[low - start : low - start + len(fields)] = (
                 fields if mean is None else fields + mean
             )
         members[:, land] = np.nan
         return members
 
-    def _scale(self, model: GaussianField, std: NDArray[Any] | None) -> NDArray[np.float64] | None:
-        """Factor that turns the marginal variance of the model into the one asked for."""
+    def _scale(
+        self, model: GaussianField, std: NDArray[Any] | None, patterns: NDArray[Any]
+    ) -> NDArray[np.float64] | None:
+        """Factor that turns the variance of the model into what patterns leave of the whole."""
         if std is None:
             return None
         own = self.recipe.grid.from_canonical(model.variance())
-        return np.asarray(std / np.sqrt(own), dtype=np.float64)
+        return np.asarray(remaining_std(std, patterns) / np.sqrt(own), dtype=np.float64)
 
     def _draw(
-        self, model: GaussianField, members: range, path: tuple[int, ...]
-    ) -> NDArray[np.float64]:
+        self, model: GaussianField, members: range, path: tuple[int, ...], modes: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         noise = np.empty((len(members), int(np.prod(model.padded_shape))))
-        for row, member in zip(noise, members, strict=True):
-            member_generator(self.entropy, member, *path).standard_normal(out=row)
-        return self.recipe.grid.from_canonical(model.sample(noise))
+        amplitudes = np.empty((len(members), modes))
+        for row, amplitude, member in zip(noise, amplitudes, members, strict=True):
+            generator = member_generator(self.entropy, member, *path)
+            generator.standard_normal(out=row)
+            amplitude[:] = generator.standard_normal(modes)
+        return self.recipe.grid.from_canonical(model.sample(noise)), amplitudes
+
+
+def _superpose(amplitudes: NDArray[Any], patterns: NDArray[Any]) -> NDArray[np.float64]:
+    """Sum of patterns, in an order that does not depend on how many members are drawn."""
+    total = np.zeros((len(amplitudes), *patterns.shape[1:]))
+    for amplitude, pattern in zip(amplitudes.T, patterns, strict=True):
+        total += amplitude[:, None, None] * pattern
+    return total
 
 
 def emulate(
@@ -94,7 +111,8 @@ def emulate(
     nine-point spatial autoregressive operator of the parameters (LatticeVision, arXiv 2505.09803,
     section 2; Lindgren, Rue and Lindstrom 2011), and ``var y`` its exact marginal variance, so
     that ``std`` is restored without sampling error. Without ``std`` the bare ``y`` is returned
-    (plus ``mean`` where there is one).
+    (plus ``mean`` where there is one). Large-scale ``patterns`` are added with standard normal
+    amplitudes, and ``y`` gets the variance that they leave of ``std`` squared.
 
     Nothing is computed before it is asked for. Member ``m`` is an identity: its noise depends on
     the seed and ``m`` (and the leading index) alone, and a slice such as ``[5]`` computes one
@@ -103,9 +121,9 @@ def emulate(
     Parameters
     ----------
     params : Dataset
-        ``kappa2``, ``rho``, ``theta`` and optionally ``mean`` and ``std`` on (..., Y, X), as
-        `estimate` returns them, read from disk or written by hand. NaN in all three parameters is
-        land and stays NaN. Leading dimensions are mapped over, with independent noise.
+        ``kappa2``, ``rho``, ``theta`` and optionally ``mean`` and ``std`` on (..., Y, X) and
+        ``patterns`` on (..., mode, Y, X), as `estimate` returns them, read from disk or written by
+        hand. NaN in all three parameters is land and stays NaN. Leading dimensions are mapped over, with independent noise.
     n : int
         Number of members.
     seed : int, SeedSequence, Generator or None
@@ -170,7 +188,7 @@ def emulate(
             f"the parameters already have a dimension {REALIZATION!r}, which the ensemble needs; "
             f'rename it, for instance params.rename({REALIZATION}="estimate")'
         )
-    names = (*PARAMETERS, *(name for name in MOMENTS if name in dataset))
+    names = (*PARAMETERS, *(name for name in (*MOMENTS, PATTERNS) if name in dataset))
     target = _default_dtype(dataset) if target is None else target
     entropy = resolve_seed(seed)
     block = _EnsembleBlock(recipe, names, entropy, target)

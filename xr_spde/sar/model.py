@@ -10,14 +10,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import ParameterError
+from xr_spde._core.errors import ParameterError, SchemaError
 from xr_spde.fields.field import GaussianField, fill_missing
 from xr_spde.fields.stencil import check_boundary
 from xr_spde.labels.grid import Grid
-from xr_spde.labels.schema import PARAMETERS, check_parameter_values, validate_parameters
+from xr_spde.labels.schema import (
+    PARAMETERS,
+    PATTERNS,
+    check_parameter_values,
+    validate_parameters,
+)
 from xr_spde.solvers.choose import check_solver, guard
 
-__all__ = ["Buffer", "ModelRecipe", "model_variables", "read_model"]
+__all__ = ["Buffer", "ModelRecipe", "model_variables", "read_model", "remaining_std"]
 
 Buffer = int | Literal["auto"]
 Array = NDArray[np.floating]
@@ -130,6 +135,11 @@ def read_model(
         The factor of such a grid would not fit.
     """
     dataset = validate_parameters(params, x=x, y=y)
+    if PATTERNS in dataset and "std" not in dataset:
+        raise SchemaError(
+            "the parameters have patterns but no std; patterns are a part of the variance of the "
+            'field, so std is needed: add it, or drop them with params.drop_vars("patterns")'
+        )
     grid = Grid.from_object(dataset, x=x, y=y)
     check_solver(solver)
     chosen = _resolve_boundary(dataset, grid, boundary)
@@ -171,6 +181,24 @@ def _resolve_boundary(params: xr.Dataset, grid: Grid, boundary: str | None) -> s
     return str(chosen)
 
 
+def remaining_std(std: Array, patterns: Array) -> NDArray[np.float64]:
+    """Return the standard deviation that large-scale patterns leave to the local model.
+
+    Parameters
+    ----------
+    std : ndarray (ny, nx)
+        Of the whole field.
+    patterns : ndarray (mode, ny, nx)
+        With amplitudes of unit variance, in the same units.
+
+    Returns
+    -------
+    ndarray (ny, nx)
+    """
+    taken = np.sum(np.asarray(patterns, dtype=np.float64) ** 2, axis=0)
+    return np.sqrt(np.maximum(np.asarray(std, dtype=np.float64) ** 2 - taken, 0.0))
+
+
 def model_variables(dataset: xr.Dataset, names: tuple[str, ...]) -> list[xr.DataArray]:
     """Broadcast variables of a checked Dataset over the leading dimensions of the parameters.
 
@@ -184,7 +212,13 @@ def model_variables(dataset: xr.Dataset, names: tuple[str, ...]) -> list[xr.Data
     Returns
     -------
     list of DataArray (..., Y, X)
-        With the dimensions, and their order, of ``kappa2``.
+        With the dimensions, and their order, of ``kappa2``; ``patterns`` with one more before
+        the last two.
     """
     template = dataset[PARAMETERS[0]]
-    return [dataset[name].broadcast_like(template).transpose(*template.dims) for name in names]
+    return [
+        dataset[name]
+        .broadcast_like(template)
+        .transpose(*template.dims[:-2], ..., *template.dims[-2:])
+        for name in names
+    ]

@@ -24,7 +24,7 @@ from xr_spde.fields.green import tensor_of_log
 from xr_spde.fields.sar import tensor_weights
 from xr_spde.fields.stencil import assemble
 from xr_spde.sar.statistics import OFFSETS, LagStatistics, shifted, stencil_gram
-from xr_spde.sar.whittle import LocalFit, LocalModel, fit_local
+from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
 
 Float = NDArray[np.float64]
 
@@ -142,7 +142,7 @@ class BlockCovariance:
 
 
 def choose_patterns(sums: BlockSums, boundary: str, *, most: int) -> int:
-    """Number of patterns that best foretells correlations of replicates held out.
+    """Choose the number of patterns that best foretells correlations of replicates held out.
 
     Parameters
     ----------
@@ -204,7 +204,8 @@ def block_model(data: BlockCovariance, components: Float, boundary: str) -> Floa
     model = LocalModel(boundary=boundary, buffer=0, corrections=0)
     if not (weight > 0).any():
         return np.asarray(components.T @ components + np.diag(np.diagonal(rest)))
-    fit = fit_local(make_positive(gram), np.where(weight > 0, freedom, 0.0), model)
+    weight = np.where(weight > 0, freedom, 0.0)
+    fit = LocalProblem(make_positive(gram), weight, model).fit()
     local = local_correlation(fit, boundary)[np.ix_(data.valid, data.valid)]
     return combine(components, local)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from xr_spde.sar.patterns import BlockSums, combine, local_correlation, make_positive, shrink
 from xr_spde.sar.statistics import stencil_features
-from xr_spde.sar.whittle import LocalFit, LocalModel, fit_local
+from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
 
 Float = NDArray[np.float64]
 Scale = tuple[int, Float, Float]
@@ -77,18 +77,16 @@ def best_scale(
     fit : LocalFit
     """
     usable = [scale for scale in scales if (scale[2] > 0).sum() >= 16] or scales[:1]
+    problems = [LocalProblem(g, w, replace(model, dilation=d)) for d, g, w in usable]
+    fits = [problem.fit() for problem in problems]
     errors = [0.0]
-    if len(usable) > 1 and blocks is not None:
-        errors = []
-        for dilation, gram, weight in usable:
-            rough = fit_local(gram, weight, replace(model, dilation=dilation, corrections=0))
-            errors.append(_block_error(rough, blocks, patterns, variance, model.boundary))
+    if len(fits) > 1 and blocks is not None:
+        errors = [_block_error(fit, blocks, patterns, variance, model.boundary) for fit in fits]
     bound = min(errors) * (1.0 + _GAIN)
-    dilation, gram, weight = next(
-        scale for scale, error in zip(usable, errors, strict=False) if error <= bound
+    chosen = next(
+        problem for problem, error in zip(problems, errors, strict=False) if error <= bound
     )
-    chosen = replace(model, dilation=dilation)
-    return dilation, fit_local(gram, weight, chosen, uncertainty=uncertainty)
+    return chosen.model.dilation, chosen.refine(uncertainty=uncertainty)
 
 
 def _block_error(

@@ -19,8 +19,10 @@ class NodeGrid:
     ----------
     shape : tuple of int
         Numbers of nodes (ky, kx).
-    basis : csr_array (ny * nx, k)
-        Interpolation from node values to cells, four entries per cell.
+    grid_shape : tuple of int
+        Grid size (ny, nx).
+    periodic : bool
+        Whether columns wrap around.
     membrane, plate : csr_array (k, k)
         First-order (squared gradient) and second-order (squared Laplacian) roughness.
     spectrum : ndarray (k - 1,)
@@ -28,7 +30,8 @@ class NodeGrid:
     """
 
     shape: tuple[int, int]
-    basis: sp.csr_array
+    grid_shape: tuple[int, int]
+    periodic: bool
     membrane: sp.csr_array
     plate: sp.csr_array
     spectrum: Float
@@ -58,13 +61,31 @@ class NodeGrid:
         ny, nx = shape
         ky = max(2, round((ny - 1) / spacing) + 1)
         kx = max(4, round(nx / spacing)) if periodic else max(2, round((nx - 1) / spacing) + 1)
-        basis = sp.csr_array(sp.kron(_hats(ny, ky, False), _hats(nx, kx, periodic), format="csr"))
         rough_y, rough_x = _roughness(ky, False), _roughness(kx, periodic)
         membrane = sp.csr_array(
             sp.kron(rough_y, sp.eye_array(kx)) + sp.kron(sp.eye_array(ky), rough_x)
         )
         spectrum = (_spectrum(ky, False)[:, None] + _spectrum(kx, periodic)).ravel()[1:]
-        return cls((ky, kx), basis, membrane, sp.csr_array(membrane @ membrane), spectrum)
+        return cls((ky, kx), shape, periodic, membrane, sp.csr_array(membrane @ membrane), spectrum)
+
+    def basis(self, rows: Float | None = None, columns: Float | None = None) -> sp.csr_array:
+        """Interpolation from node values to positions, four entries each.
+
+        Parameters
+        ----------
+        rows, columns : ndarray, optional
+            Positions in cells; every cell of the grid by default.
+
+        Returns
+        -------
+        csr_array (rows * columns, k)
+        """
+        (ny, nx), (ky, kx) = self.grid_shape, self.shape
+        y = np.arange(ny, dtype=np.float64) if rows is None else rows
+        x = np.arange(nx, dtype=np.float64) if columns is None else columns
+        vertical = _hats(y * (ky - 1) / (ny - 1), ky)
+        horizontal = _hats(x * (kx / nx if self.periodic else (kx - 1) / (nx - 1)), kx)
+        return sp.csr_array(sp.kron(vertical, horizontal, format="csr"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,16 +130,15 @@ class NodePairs:
         return cls(unique // size, unique % size, matrix)
 
 
-def _hats(cells: int, nodes: int, periodic: bool) -> sp.csr_array:
+def _hats(position: Float, nodes: int) -> sp.csr_array:
     """Linear interpolation (cells, nodes), two entries per row even where one is zero."""
-    position = np.arange(cells) * (nodes / cells if periodic else (nodes - 1) / max(cells - 1, 1))
-    left = np.floor(position).astype(np.int64)
-    if not periodic:
-        left = np.minimum(left, nodes - 2)
+    left = np.clip(np.floor(position).astype(np.int64), 0, nodes - 1)
     part = position - left
-    columns = np.stack([left, (left + 1) % nodes], axis=1).ravel()
+    right = np.where(part > 0, left + 1, left - 1) % nodes
+    columns = np.stack([left, right], axis=1).ravel()
     data = np.stack([1.0 - part, part], axis=1).ravel()
-    return sp.csr_array((data, columns, np.arange(0, 2 * cells + 1, 2)), shape=(cells, nodes))
+    pointers = np.arange(0, 2 * position.size + 1, 2)
+    return sp.csr_array((data, columns, pointers), shape=(position.size, nodes))
 
 
 def _roughness(nodes: int, periodic: bool) -> sp.csr_array:

@@ -281,7 +281,7 @@ def stencil_gram(statistics: LagStatistics, *, periodic: bool) -> tuple[Array, A
 
 
 def stencil_features(fields: Array, *, dilation: int, periodic: bool) -> Array:
-    """The four linear features of the stencil, of given fields.
+    """Apply the four linear features of the stencil to given fields.
 
     Parameters
     ----------

@@ -32,7 +32,9 @@ from xr_spde.solvers.superlu import SuperLUFactor
 Float = NDArray[np.float64]
 
 _PROBES = 16
-_BARRIER = 20.0
+_MOST_NODES = 1600
+# keeps the system regular where neither data nor roughness say anything
+_RIDGE = 1e-4
 #: Largest ratio of ranges and squared inverse range (per cell) that data are taken to show.
 MAX_RHO, MAX_KAPPA2 = 15.0, 20.0
 
@@ -105,10 +107,8 @@ class LocalFit:
     covariance: Float | None = None
 
 
-def fit_local(
-    gram: Float, weight: Float, model: LocalModel, *, uncertainty: bool = False
-) -> LocalFit:
-    """Fit the four maps to the moments of the stencil's features.
+class LocalProblem:
+    """One penalised likelihood: data of the cells with weight, nodes, bounds, correction.
 
     Parameters
     ----------
@@ -118,44 +118,61 @@ def fit_local(
         Degrees of freedom behind each cell; zero leaves the cell out.
     model : LocalModel
         Domain and penalty.
-    uncertainty : bool, optional
-        Also return the posterior covariance at the nodes, interpolated.
-
-    Returns
-    -------
-    LocalFit
     """
-    problem = _Problem(gram, weight, model)
-    nodes = problem.start()
-    penalty = problem.first_penalty()
-    for round_ in range(1 + model.corrections):
-        if round_:
-            problem.correct(nodes)
-        nodes, penalty = problem.optimise(nodes, penalty, steps=15 if round_ == 0 else 5)
-    maps = problem.maps(nodes)
-    covariance = problem.covariance(nodes, penalty) if uncertainty else None
-    return LocalFit(*maps, penalty, covariance)
-
-
-class _Problem:
-    """One penalised likelihood: data of the valid cells, nodes, bounds, correction."""
 
     def __init__(self, gram: Float, weight: Float, model: LocalModel) -> None:
         self.model = model
         self.shape: tuple[int, int] = (weight.shape[0], weight.shape[1])
+        spacing = max(4.0, model.dilation, np.sqrt(weight.size / _MOST_NODES))
+        self.grid = NodeGrid.cover(self.shape, spacing=spacing, periodic=model.periodic)
+        gram, weight, self.rows, self.columns = _pool(gram, weight, spacing, model.dilation)
         self.valid = weight.ravel() > 0
         self.weight = weight.ravel()[self.valid] / model.dilation**2
         self.gram = gram.reshape(4, 4, -1)[:, :, self.valid]
-        spacing = max(4.0, model.dilation, np.sqrt(weight.size / 2500.0))
-        self.grid = NodeGrid.cover(self.shape, spacing=spacing, periodic=model.periodic)
-        self.basis = sp.csr_array(self.grid.basis[self.valid])
+        self.basis = sp.csr_array(self.grid.basis(self.rows, self.columns)[self.valid])
         self.pairs = NodePairs.of(self.basis)
         self.response = np.zeros(self.weight.size)
         shift = 2.0 * np.log(model.dilation)
         self.low = np.log(min_kappa2(self.shape)) + shift
-        self.high = np.log(MAX_KAPPA2) + (0.0 if model.dilation == 1 else shift)
+        self.high = np.log(MAX_KAPPA2)
+        # the walls must be as stiff as the data are heavy
+        self.barrier = 20.0 + np.asarray(self.basis.T @ self.weight)
         rng = np.random.Generator(np.random.SFC64(0))
         self.probes = rng.choice([-1.0, 1.0], size=(4, self.grid.size, _PROBES))
+        self.nodes = self.start()
+        self.penalty = self.first_penalty()
+
+    def fit(self, *, steps: int = 15) -> LocalFit:
+        """Improve the maps from where they are.
+
+        Parameters
+        ----------
+        steps : int, optional
+            Largest number of scoring steps.
+
+        Returns
+        -------
+        LocalFit
+        """
+        self.optimise(steps=steps)
+        return LocalFit(*self.maps(), self.penalty)
+
+    def refine(self, *, uncertainty: bool = False) -> LocalFit:
+        """Correct the log-determinant for the domain and fit again, a few rounds.
+
+        Parameters
+        ----------
+        uncertainty : bool, optional
+            Also give the posterior covariance at the nodes, interpolated.
+
+        Returns
+        -------
+        LocalFit
+        """
+        for _ in range(self.model.corrections):
+            self.correct()
+            self.optimise(steps=5)
+        return LocalFit(*self.maps(), self.penalty, self.covariance() if uncertainty else None)
 
     def start(self) -> Float:
         """Node values of the best uniform model, with the innovations' local variance."""
@@ -173,7 +190,7 @@ class _Problem:
         bounds = [(self.low, self.high), (-2.0, 2.0), (-2.0, 2.0), (None, None)]
         starts = [np.array([np.log(k), 0.01, 0.01, 0.0]) for k in (0.01, 0.3)]
         fits = [minimize(objective, u, jac=True, method="L-BFGS-B", bounds=bounds) for u in starts]
-        best = min(fits, key=lambda fit: float(fit.fun)).x
+        best = min(fits, key=lambda one: float(one.fun)).x
         nodes = np.repeat(best[:, None], self.grid.size, axis=1)
         q = _q_of(best[:3, None])
         forcing = np.log(np.einsum("an,abn,bn->n", q, self.gram, q) + 1e-300)
@@ -189,59 +206,59 @@ class _Problem:
             return np.full((4, 2), 30.0)
         return np.tile([1e-3, float(self.model.penalty)], (4, 1))
 
-    def maps(self, nodes: Float) -> tuple[Float, Float, Float, Float]:
-        """The four maps on the whole grid, clipped to the bounds."""
-        fields = (self.grid.basis @ nodes.T).T
+    def maps(self) -> tuple[Float, Float, Float, Float]:
+        """Interpolate the four maps to the whole grid, clipped to the bounds."""
+        fields = (self.grid.basis() @ self.nodes.T).T
         shrink = np.minimum(1.0, np.log(MAX_RHO) / np.maximum(np.hypot(*fields[1:3]), 1e-12))
         log_kappa2 = np.clip(fields[0], self.low, self.high) - 2.0 * np.log(self.model.dilation)
         flat = (log_kappa2, fields[1] * shrink, fields[2] * shrink, fields[3])
         first, second, third, fourth = (field.reshape(self.shape) for field in flat)
         return first, second, third, fourth
 
-    def correct(self, nodes: Float) -> None:
+    def correct(self) -> None:
         """Renew the correction of the log-determinant at the present maps."""
         from xr_spde.fields.field import automatic_buffer
 
-        log_kappa2, h1, h2, _ = self.maps(nodes)
+        log_kappa2, h1, h2, _ = self.maps()
         buffer = self.model.buffer
         if not isinstance(buffer, int):
             buffer = automatic_buffer(
                 np.exp(log_kappa2), np.exp(np.hypot(h1, h2)), boundary=self.model.boundary
             )
         excess = excess_response(log_kappa2, h1, h2, boundary=self.model.boundary, buffer=buffer)
-        self.response = excess.ravel()[self.valid]
+        rows, columns = (np.rint(p).astype(np.int64) for p in (self.rows, self.columns))
+        self.response = excess[np.ix_(rows, columns)].ravel()[self.valid]
 
-    def optimise(self, nodes: Float, penalty: Float, *, steps: int) -> tuple[Float, Float]:
-        """Fisher scoring, with the penalty renewed after each step."""
+    def optimise(self, *, steps: int) -> None:
+        """Take steps of Fisher scoring, with the penalty renewed after each."""
+        local = _Local((self.basis @ self.nodes.T).T, self.gram)
         for _ in range(steps):
-            local = _Local((self.basis @ nodes.T).T, self.gram)
             value, slope = local.value_and_slope(self.response)
-            now = float(self.weight @ value) + self.roughness(nodes, penalty)
-            gradient = (self.basis.T @ (slope * self.weight).T).T
-            gradient += self.roughness_slope(nodes, penalty)
-            factor = SuperLUFactor(self.hessian(local, nodes, penalty))
-            step = -factor.solve(gradient.reshape(-1, 1)).reshape(nodes.shape)
-            length = self.line_search(nodes, step, penalty, now)
-            nodes = nodes + length * step
+            now = float(self.weight @ value) + self.roughness(self.nodes)
+            gradient = (self.basis.T @ (slope * self.weight).T).T + self.roughness_slope()
+            solver = _Scaled(self.hessian(local))
+            step = -solver.solve(gradient.reshape(-1, 1)).reshape(self.nodes.shape)
+            length, local = self.line_search(step, local, now)
+            self.nodes = self.nodes + length * step
             change = 0.0
             if self.model.penalty is None:
-                new = self.renew(factor, nodes, penalty)
-                change, penalty = float(np.abs(np.log(new / penalty)).max()), new
-            moved = length * float(np.abs(step).max())
-            if moved < 0.02 and change < 0.1:
+                new = self.renew(solver)
+                change = float(np.abs(np.log(new / self.penalty)).max())
+                self.penalty = new
+            if length * float(np.abs(step).max()) < 0.02 and change < 0.1:
                 break
-        return nodes, penalty
 
-    def line_search(self, nodes: Float, step: Float, penalty: Float, now: float) -> float:
+    def line_search(self, step: Float, local: _Local, now: float) -> tuple[float, _Local]:
         """Halve the step until the objective falls; at most two units in any value."""
         length = min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
         for _ in range(10):
-            trial = nodes + length * step
-            value, _ = _Local((self.basis @ trial.T).T, self.gram).value_and_slope(self.response)
-            if float(self.weight @ value) + self.roughness(trial, penalty) <= now:
-                return length
+            trial = self.nodes + length * step
+            there = _Local((self.basis @ trial.T).T, self.gram)
+            value, _ = there.value_and_slope(self.response)
+            if float(self.weight @ value) + self.roughness(trial) <= now:
+                return length, there
             length *= 0.5
-        return 0.0
+        return 0.0, local
 
     def beyond(self, nodes: Float) -> tuple[Float, Float, Float]:
         """How far node values lie below and above the bounds of log kappa2, and of log rho."""
@@ -252,26 +269,26 @@ class _Problem:
             np.maximum(log_rho - np.log(MAX_RHO), 0.0),
         )
 
-    def roughness(self, nodes: Float, penalty: Float) -> float:
+    def roughness(self, nodes: Float) -> float:
         """Penalty of rough maps and of values beyond the bounds."""
-        total = 0.5 * _BARRIER * sum(float(excess @ excess) for excess in self.beyond(nodes))
-        for values, (first, second) in zip(nodes, penalty, strict=True):
+        total = 0.5 * sum(float(self.barrier @ excess**2) for excess in self.beyond(nodes))
+        for values, (first, second) in zip(nodes, self.penalty, strict=True):
             total += 0.5 * first * float(values @ (self.grid.membrane @ values))
             total += 0.5 * second * float(values @ (self.grid.plate @ values))
         return total
 
-    def roughness_slope(self, nodes: Float, penalty: Float) -> Float:
+    def roughness_slope(self) -> Float:
         """Gradient of `roughness`."""
-        low, high, stretched = self.beyond(nodes)
-        slope = (self.grid.membrane @ nodes.T).T * penalty[:, :1]
-        slope += (self.grid.plate @ nodes.T).T * penalty[:, 1:]
-        slope[0] += _BARRIER * (low + high)
-        log_rho = np.maximum(np.hypot(nodes[1], nodes[2]), 1e-12)
-        slope[1:3] += _BARRIER * stretched * nodes[1:3] / log_rho
+        low, high, stretched = self.beyond(self.nodes)
+        slope = (self.grid.membrane @ self.nodes.T).T * self.penalty[:, :1]
+        slope += (self.grid.plate @ self.nodes.T).T * self.penalty[:, 1:]
+        slope[0] += self.barrier * (low + high)
+        log_rho = np.maximum(np.hypot(self.nodes[1], self.nodes[2]), 1e-12)
+        slope[1:3] += self.barrier * stretched * self.nodes[1:3] / log_rho
         return slope
 
-    def hessian(self, local: _Local, nodes: Float, penalty: Float) -> sp.csc_array:
-        """Expected information of the data plus the penalty, positive definite."""
+    def hessian(self, local: _Local) -> sp.csc_array:
+        """Add the penalty to the expected information of the data; positive definite."""
         size = self.grid.size
         information = local.information().reshape(16, -1) * self.weight
         sums = (self.pairs.matrix @ information.T).T
@@ -280,20 +297,20 @@ class _Problem:
             [self.pairs.columns + p * size for _ in range(4) for p in range(4)]
         )
         data = sp.csc_array((sums.ravel(), (rows, columns)), shape=(4 * size, 4 * size))
-        low, high, stretched = self.beyond(nodes)
-        extra = np.full((4, size), 1e-6)
-        extra[0] += _BARRIER * ((low < 0) | (high > 0))
-        extra[1:3] += _BARRIER * (stretched > 0)
+        low, high, stretched = self.beyond(self.nodes)
+        extra = np.full((4, size), _RIDGE)
+        extra[0] += self.barrier * ((low < 0) | (high > 0))
+        extra[1:3] += self.barrier * (stretched > 0)
         blocks = [
             first * self.grid.membrane + second * self.grid.plate + sp.diags_array(ridge)
-            for (first, second), ridge in zip(penalty, extra, strict=True)
+            for (first, second), ridge in zip(self.penalty, extra, strict=True)
         ]
         return sp.csc_array(data + sp.block_diag(blocks, format="csc"))
 
-    def renew(self, factor: SuperLUFactor, nodes: Float, penalty: Float) -> Float:
-        """Fixed point of the marginal likelihood for the roughness weights."""
-        size = self.grid.size
-        solved = factor.solve(self.probes.reshape(4 * size, -1)).reshape(4, size, -1)
+    def renew(self, solver: _Scaled) -> Float:
+        """Move the roughness weights to a fixed point of the marginal likelihood."""
+        size, penalty, nodes = self.grid.size, self.penalty, self.nodes
+        solved = solver.solve(self.probes.reshape(4 * size, -1)).reshape(4, size, -1)
         new = np.empty_like(penalty)
         for p in range(4):
             prior = penalty[p, 0] * self.grid.spectrum + penalty[p, 1] * self.grid.spectrum**2
@@ -303,24 +320,61 @@ class _Problem:
                 found = float(nodes[p] @ (rough @ nodes[p]))
                 target = penalty[p, order] * max(free - bound, 1e-3 * free) / max(found, 1e-9)
                 pace = np.clip(np.log(target / penalty[p, order]), -1.5, 1.5)
-                new[p, order] = np.clip(penalty[p, order] * np.exp(pace), 1e-3, 1e6)
+                new[p, order] = np.clip(penalty[p, order] * np.exp(pace), 1e-3, 1e5)
         return new
 
-    def covariance(self, nodes: Float, penalty: Float) -> Float:
+    def covariance(self) -> Float:
         """Posterior covariance of log kappa2 and log H at the nodes, interpolated to cells."""
         size = self.grid.size
-        local = _Local((self.basis @ nodes.T).T, self.gram)
-        factor = SuperLUFactor(self.hessian(local, nodes, penalty))
+        solver = _Scaled(self.hessian(_Local((self.basis @ self.nodes.T).T, self.gram)))
         blocks = np.zeros((3, 3, size))
         for p in range(3):
             for start in range(0, size, 256):
                 chosen = np.arange(start, min(start + 256, size))
                 forcing = np.zeros((4 * size, chosen.size))
                 forcing[p * size + chosen, np.arange(chosen.size)] = 1.0
-                solved = factor.solve(forcing).reshape(4, size, -1)
+                solved = solver.solve(forcing).reshape(4, size, -1)
                 blocks[:, p, chosen] = solved[:3, chosen, np.arange(chosen.size)]
-        cells = (self.grid.basis @ blocks.reshape(9, size).T).T
+        cells = (self.grid.basis() @ blocks.reshape(9, size).T).T
         return np.asarray(cells.reshape(3, 3, *self.shape))
+
+
+class _Scaled:
+    """Solver for a positive definite matrix whose rows differ by many orders of magnitude."""
+
+    def __init__(self, matrix: sp.csc_array) -> None:
+        self.scale = 1.0 / np.sqrt(matrix.diagonal())
+        outer = sp.diags_array(self.scale)
+        self.factor = SuperLUFactor(sp.csc_array(outer @ matrix @ outer))
+
+    def solve(self, b: Float) -> Float:
+        """Solve for all columns of b (n, K)."""
+        scale = self.scale[:, None]
+        return np.asarray(scale * self.factor.solve(scale * b))
+
+
+def _pool(
+    gram: Float, weight: Float, spacing: float, dilation: int
+) -> tuple[Float, Float, Float, Float]:
+    """Average moments over small squares of cells, well inside the distance of two nodes.
+
+    The maps hardly change inside such a square, so that nothing is lost but work.
+    """
+    side = max(1, int(spacing / 2.5), dilation // 2)
+    if side == 1:
+        ny, nx = weight.shape
+        return gram, weight, np.arange(ny, dtype=np.float64), np.arange(nx, dtype=np.float64)
+    starts = [np.arange(0, size, side) for size in weight.shape]
+    ends = [np.append(s[1:], size) for s, size in zip(starts, weight.shape, strict=True)]
+    rows, columns = (0.5 * (s + e - 1.0) for s, e in zip(starts, ends, strict=True))
+
+    def summed(values: Float) -> Float:
+        partial = np.add.reduceat(values, starts[0], axis=-2)
+        return np.asarray(np.add.reduceat(partial, starts[1], axis=-1))
+
+    total = summed(weight)
+    mean = summed(gram * weight) / np.maximum(total, 1e-300)
+    return mean, total, rows, columns
 
 
 class _Local:
@@ -346,7 +400,7 @@ class _Local:
         return value, slope
 
     def information(self) -> Float:
-        """Expected information (4, 4, cells), with the data's own moments."""
+        """Return the expected information (4, 4, cells), with the data's own moments."""
         out = np.empty((4, 4, self.log_d.size))
         half = np.einsum("abn,pbn->pan", self.gram, self.jacobian)
         out[:3, :3] = 2.0 * self.precision * np.einsum("pan,qan->pqn", self.jacobian, half)
@@ -362,7 +416,7 @@ def _q_of(u: Float) -> Float:
 
 
 def _jacobian(u: Float) -> Float:
-    """Derivatives (3, 4, cells) of `_q_of`."""
+    """Differentiate `_q_of`, (3, 4, cells)."""
     h1, h2 = u[1], u[2]
     log_rho = np.maximum(np.hypot(h1, h2), 1e-4)
     ratio = np.sinh(log_rho) / log_rho
