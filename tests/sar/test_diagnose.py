@@ -49,6 +49,13 @@ def bare(params):
 
 
 @pytest.fixture
+def patterned(params):
+    """Two patterns that take part of the variance."""
+    waves = np.sin(np.arange(63).reshape(7, 9) / np.array([4.0, 9.0])[:, None, None])
+    return params.assign(patterns=(("mode", "lat", "lon"), 0.6 * params["std"].values * waves))
+
+
+@pytest.fixture
 def fields(params):
     return emulate(params, 40, seed=7).compute()
 
@@ -310,9 +317,16 @@ def test_range_without_units_counts_cells_and_isotropy_has_bearing_zero():
 # --- log-likelihood ---------------------------------------------------------------------------
 
 
+def full_covariance(params, covariance):
+    """Of the field: patterns, and the local model scaled to what they leave of std."""
+    modes = params["patterns"].values.reshape(-1, 63) if "patterns" in params else np.zeros((0, 63))
+    left = params["std"].values.ravel() ** 2 - (modes**2).sum(axis=0)
+    scale = np.sqrt(left / np.diag(covariance))
+    return covariance * np.outer(scale, scale) + modes.T @ modes
+
+
 def dense_log_density(params, covariance, fields):
-    scale = params["std"].values.ravel() / np.sqrt(np.diag(covariance))
-    full = covariance * np.outer(scale, scale)
+    full = full_covariance(params, covariance)
     total = 0.0
     for field in fields.values.reshape(fields.sizes["realization"], -1):
         seen = np.isfinite(field)
@@ -343,6 +357,34 @@ def test_gaps_and_buffer_are_integrated_out(params, fields, dense_covariance):
     inner = np.arange(11 * 13).reshape(11, 13)[2:-2, 2:-2].ravel()
     expected = dense_log_density(params, padded[np.ix_(inner, inner)], fields)
     assert float(log_likelihood(fields, params, buffer=2)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_patterns_are_integrated_out(patterned, fields, dense_covariance):
+    exact = dense_covariance(*maps(patterned), "plane")
+    gaps = fields.where(np.random.default_rng(0).random(fields.shape) > 0.2)
+    for data in (fields, gaps[:4]):
+        expected = dense_log_density(patterned, exact, data)
+        assert float(log_likelihood(data, patterned)) == pytest.approx(expected, rel=1e-10)
+    turned = patterned.isel(lat=slice(None, None, -1)).chunk(mode=1, lon=3)
+    lazy = log_likelihood(fields.chunk(realization=9), xr.concat([turned, turned], "model"))
+    np.testing.assert_allclose(lazy, dense_log_density(patterned, exact, fields), rtol=1e-10)
+
+
+def test_patterns_have_their_part_in_correlation_and_in_members(patterned, dense_covariance):
+    full = full_covariance(patterned, dense_covariance(*maps(patterned), "plane"))
+    node = 3 * 9 + 4
+    r = correlation(patterned, at=(43.0, 9.0), buffer=0)
+    expected = full[node] / np.sqrt(full[node, node] * np.diag(full))
+    np.testing.assert_allclose(r.values.ravel(), expected, atol=1e-10)
+    np.testing.assert_allclose(variance(patterned), patterned["std"] ** 2)
+    n = 4000
+    members = emulate(patterned, n, seed=3, buffer=0).values.reshape(n, -1)
+    sd = np.sqrt(np.diag(full))
+    off = (np.cov(members.T) - full) / np.outer(sd, sd)
+    assert abs(off).max() < 5 * np.sqrt(2 / n)
+    assert emulate(patterned, 50, seed=3, chunks=7, buffer=0).values.tobytes() == (
+        members[:50].tobytes()
+    )
 
 
 def test_land_in_the_parameters_is_a_gap(params, fields):
@@ -393,7 +435,7 @@ def test_log_likelihood_refuses(params, fields):
         log_likelihood(fields.assign_coords(lat=fields.lat + 1), params)
     still = params.copy(deep=True)
     still["std"][0, 0] = 0.0
-    with pytest.raises(ParameterError, match="std is 0 at 1 cells"):
+    with pytest.raises(ParameterError, match="std is 0, or taken up by patterns, at 1 cells"):
         log_likelihood(fields, still)
     assert np.isfinite(log_likelihood(fields.where(still["std"] > 0), still))
     with pytest.raises(ParameterError, match="infinite"):

@@ -7,6 +7,10 @@ With the precision ``Q = B'B`` on all nodes and the nodes split into observed ``
 
 so that a second sparse factorisation, of ``Q_mm``, is all that gaps cost (Rue and Held 2005,
 section 2.2). Land and the buffer are gaps like any other.
+
+Patterns ``P`` with standard normal amplitudes add ``P P'`` to the covariance. With ``r`` and ``W``
+the whitened field and patterns, the quadratic form becomes ``r'r - r'W (I + W'W)^-1 W'r`` and the
+log-density loses ``log|I + W'W| / 2`` (Woodbury).
 """
 
 from __future__ import annotations
@@ -32,7 +36,12 @@ Float = NDArray[np.float64]
 _GRAM_FILL = 3.5
 
 
-def log_density(model: GaussianField, fields: Float, scale: Float | None = None) -> Float:
+def log_density(
+    model: GaussianField,
+    fields: Float,
+    scale: Float | None = None,
+    patterns: Float | None = None,
+) -> Float:
     """Log-density of each field, of mean zero, under the model.
 
     Parameters
@@ -40,52 +49,69 @@ def log_density(model: GaussianField, fields: Float, scale: Float | None = None)
     model : GaussianField
         The law of ``y``.
     fields : ndarray (M, ny, nx)
-        Canonical; each is ``scale * y``; NaN is missing.
+        Canonical; each is ``scale * y``, plus patterns; NaN is missing.
     scale : ndarray (ny, nx), optional
         Positive factor between ``y`` and the field.
+    patterns : ndarray (K, ny, nx), optional
+        Large-scale patterns, in the units of the fields.
 
     Returns
     -------
     ndarray (M,)
         Of the observed nodes of each field; 0 where there are none.
     """
-    values = fields if scale is None else fields / scale
-    flat = values.reshape(values.shape[0], -1)
+    count = fields.shape[0]
+    shapes = np.zeros((0, *model.shape)) if patterns is None else patterns
+    flat = (fields if scale is None else fields / scale).reshape(count, -1)
+    modes = (shapes if scale is None else shapes / scale).reshape(len(shapes), flat.shape[1])
     observed = np.isfinite(flat)
     _, first, pattern = np.unique(
         np.packbits(observed, axis=1), axis=0, return_index=True, return_inverse=True
     )
     matrix = model.matrix()
     logs = None if scale is None else np.log(scale).ravel()
-    result = np.empty(values.shape[0])
+    result = np.empty(count)
     for number, row in enumerate(first):
         here = np.flatnonzero(pattern.ravel() == number)
         seen = observed[row]
-        constant, quadratic = _pattern(model, matrix, seen, flat[np.ix_(here, seen)])
+        constant, quadratic = _same_gaps(
+            model, matrix, seen, flat[np.ix_(here, seen)], modes[:, seen]
+        )
         result[here] = constant - 0.5 * quadratic
         if logs is not None:
             result[here] -= logs[seen].sum()
     return result
 
 
-def _pattern(
-    model: GaussianField, matrix: sp.csc_array, seen: NDArray[np.bool_], values: Float
+def _same_gaps(
+    model: GaussianField,
+    matrix: sp.csc_array,
+    seen: NDArray[np.bool_],
+    values: Float,
+    modes: Float,
 ) -> tuple[float, Float]:
-    """Constant and quadratic form of the fields (M, n_o) that share one pattern of gaps."""
+    """Constant and quadratic form of fields (M, n_o) that share their gaps, with modes (K, n_o)."""
     if not seen.any():
         return 0.0, np.zeros(values.shape[0])
     (dy, dx), (ny, nx) = model.rim, model.shape
     inside = np.zeros(model.padded_shape, dtype=bool)
     inside[dy : dy + ny, dx : dx + nx] = seen.reshape(ny, nx)
     given, gaps = np.flatnonzero(inside), np.flatnonzero(~inside)
-    residual = matrix[:, given] @ values.T
+    residual = matrix[:, given] @ np.vstack([values, modes]).T
     constant = model.factor().logdet() - 0.5 * given.size * math.log(2.0 * math.pi)
     if gaps.size:
         block = matrix[:, gaps]
         held = _gap_factor(model, block, gaps)
         residual = residual - block @ held.solve(block.T @ residual)
         constant -= 0.5 * held.logdet()
-    return constant, np.einsum("nm,nm->m", residual, residual)
+    white, shapes = residual[:, : len(values)], residual[:, len(values) :]
+    quadratic = np.einsum("nm,nm->m", white, white)
+    if len(modes):
+        lower = np.linalg.cholesky(np.eye(len(modes)) + shapes.T @ shapes)
+        constant -= float(np.log(np.diag(lower)).sum())
+        explained = np.linalg.solve(lower, shapes.T @ white)
+        quadratic = quadratic - np.einsum("km,km->m", explained, explained)
+    return constant, quadratic
 
 
 def _gap_factor(model: GaussianField, block: sp.csc_array, gaps: NDArray[np.intp]) -> SuperLUFactor:

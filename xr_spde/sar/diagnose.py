@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,16 @@ from xr_spde._core.errors import ParameterError
 from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
 from xr_spde.fields.sar import operator as sar_operator
-from xr_spde.fields.sar import tensor
 from xr_spde.labels.arrays import array_of, as_float
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.axes import check_replicates, find_replicates
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core, fold_replicates
-from xr_spde.labels.schema import PARAMETERS, check_parameter_values, validate_parameters
+from xr_spde.labels.schema import MODE, PARAMETERS, PATTERNS, check_parameter_values
 from xr_spde.sar import pairs
-from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model
+from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 from xr_spde.sar.positions import POINT, At, Points, find_points
+from xr_spde.sar.ranges import range
 from xr_spde.sar.replicates import log_likelihood, standardize
 
 if TYPE_CHECKING:
@@ -138,10 +138,11 @@ def _exact_correlation(
     dataset, recipe = read_model(params, x=x, y=y, **settings)
     core = (recipe.grid.y_dim, recipe.grid.x_dim)
     points = find_points(at, recipe.grid, dataset)
+    names = (*PARAMETERS, "std", PATTERNS) if PATTERNS in dataset else PARAMETERS
     found = apply_core(
         carry_options(partial(_model_correlation, recipe=recipe, points=points)),
-        *model_variables(dataset, PARAMETERS),
-        core_dims=[core] * len(PARAMETERS),
+        *model_variables(dataset, names),
+        core_dims=[(MODE, *core) if name == PATTERNS else core for name in names],
         output={"correlation": Output((POINT, *core), sizes={POINT: len(points.stored)})},
     )["correlation"]
     how = {"boundary": recipe.boundary, "buffer": recipe.buffer, "solver": recipe.solver}
@@ -149,7 +150,14 @@ def _exact_correlation(
 
 
 def _model_correlation(
-    kappa2: Array, rho: Array, theta: Array, *, recipe: ModelRecipe, points: Points
+    kappa2: Array,
+    rho: Array,
+    theta: Array,
+    std: Array | None = None,
+    patterns: Array | None = None,
+    *,
+    recipe: ModelRecipe,
+    points: Points,
 ) -> Array:
     """Correlation with each point (points, ny, nx), as stored."""
     model, land = recipe.build(kappa2, rho, theta)
@@ -160,10 +168,27 @@ def _model_correlation(
     own = model.variance()
     covariance = model.covariance_with(rows, columns)
     exact = covariance / np.sqrt(own * own[rows, columns][:, None, None])
-    result[:] = recipe.grid.from_canonical(np.clip(exact, -1.0, 1.0))
+    exact = recipe.grid.from_canonical(exact)
+    if std is not None and patterns is not None:
+        exact = _with_patterns(exact, std, np.nan_to_num(patterns), points.stored)
+    result[:] = np.clip(exact, -1.0, 1.0)
     result[:, land] = np.nan
     result[[bool(land[cell]) for cell in points.stored]] = np.nan
     return result
+
+
+def _with_patterns(
+    local: Array, std: Array, patterns: Array, cells: Sequence[tuple[int, int]]
+) -> Array:
+    """Correlation of patterns and remainder together, from that of the remainder."""
+    # the sum of both variances, which is std squared unless patterns take more
+    left = remaining_std(std, patterns)
+    whole = np.sqrt(left**2 + np.sum(patterns**2, axis=0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share, parts = left / whole, patterns / whole
+    at = tuple(np.array(index) for index in zip(*cells, strict=True))
+    shared = np.einsum("kp,kji->pji", parts[:, *at], parts)
+    return np.asarray(shared + local * share[at][:, None, None] * share)
 
 
 def _describe_correlation(da: xr.DataArray, kind: str, settings: dict[str, Any]) -> xr.DataArray:
@@ -243,87 +268,6 @@ def _model_variance(
     if model is None:
         return np.full(land.shape, np.nan)
     return np.where(land, np.nan, recipe.grid.from_canonical(model.variance()))
-
-
-def range(params: xr.Dataset, *, x: str | None = None, y: str | None = None) -> xr.Dataset:
-    """Practical range along and across the longest correlation, and its bearing.
-
-    The correlation depends on ``r^2 = kappa2 d' H^-1 d`` with the separation ``d`` in grid cells;
-    the practical range is where it has fallen to 0.14, at ``r = sqrt(8)``. With cells of
-    ``dy`` by ``dx`` metres the ranges are ``sqrt(8)`` times the square roots of the eigenvalues of
-    ``D H D / kappa2``, ``D = diag(dx, dy)``: shorter cells near a pole turn and stretch them.
-
-    Parameters
-    ----------
-    params : Dataset
-        ``kappa2``, ``rho``, ``theta`` on (..., Y, X).
-    x, y : str, optional
-        Names of the horizontal axes where they should not be searched for.
-
-    Returns
-    -------
-    Dataset (..., Y, X)
-        ``range_along`` and ``range_across`` in km (in grid cells where the coordinates have no
-        units of degrees or length) and ``bearing``, degrees in [0, 180) clockwise from increasing
-        y (north); 0 where the correlation is isotropic. NaN on land. Lazy for lazy parameters.
-
-    Raises
-    ------
-    SchemaError
-        Parameters missing.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> from xr_spde.sar import range as practical_range
-    >>> maps = {"kappa2": 0.5, "rho": 4.0, "theta": np.pi / 6}
-    >>> params = xr.Dataset({k: (("y", "x"), np.full((3, 3), v)) for k, v in maps.items()})
-    >>> {k: round(float(v.mean()), 2) for k, v in practical_range(params).items()}
-    {'range_along': 8.0, 'range_across': 2.0, 'bearing': 60.0}
-    """
-    dataset = validate_parameters(params, x=x, y=y)
-    grid = Grid.from_object(dataset, x=x, y=y)
-    cells = grid.kind == "index"
-    sizes = [np.ones(grid.ny)] * 2 if cells else [size / 1e3 for size in grid.cell_size()]
-    rows = [
-        xr.DataArray(size[:: -1 if grid.y_descending else 1], dims=grid.y_dim) for size in sizes
-    ]
-    arrays = xr.apply_ufunc(
-        _practical_range,
-        *model_variables(dataset, PARAMETERS),
-        *rows,
-        output_core_dims=[[], [], []],
-        dask="parallelized",
-        output_dtypes=[np.float64] * 3,
-        keep_attrs=False,
-    )
-    units = "1" if cells else "km"
-    long_names = {
-        "range_along": ("practical range along the longest correlation", units),
-        "range_across": ("practical range across the longest correlation", units),
-        "bearing": ("bearing of the longest correlation, clockwise from north", "degree"),
-    }
-    described = {
-        name: array.assign_attrs(derived_attrs({}, long_name=what, units=unit))
-        for (name, (what, unit)), array in zip(long_names.items(), arrays, strict=True)
-    }
-    return xr.Dataset(described, attrs=provenance("practical range"))
-
-
-def _practical_range(
-    kappa2: Array, rho: Array, theta: Array, dy: Array, dx: Array
-) -> tuple[Array, Array, Array]:
-    land = check_parameter_values(kappa2, rho, theta)
-    hxx, hyy, hxy = tensor(rho, theta)
-    txx, tyy, txy = dx * dx * hxx / kappa2, dy * dy * hyy / kappa2, dx * dy * hxy / kappa2
-    middle, radius = (txx + tyy) / 2.0, np.hypot((txx - tyy) / 2.0, txy)
-    largest = middle + radius
-    # The determinant is known, and does not cancel as middle - radius would.
-    smallest = (dx * dy / kappa2) ** 2 / largest
-    bearing = (90.0 - np.degrees(0.5 * np.arctan2(2.0 * txy, txx - tyy))) % 180.0
-    bearing = np.where((radius <= 1e-9 * middle) | (bearing >= 180.0), 0.0, bearing)
-    bearing = np.where(land, np.nan, bearing)
-    return np.sqrt(8.0 * largest), np.sqrt(8.0 * smallest), bearing
 
 
 def operator(

@@ -123,7 +123,8 @@ def emulate(
     params : Dataset
         ``kappa2``, ``rho``, ``theta`` and optionally ``mean`` and ``std`` on (..., Y, X) and
         ``patterns`` on (..., mode, Y, X), as `estimate` returns them, read from disk or written by
-        hand. NaN in all three parameters is land and stays NaN. Leading dimensions are mapped over, with independent noise.
+        hand. NaN in all three parameters is land and stays NaN. Leading dimensions are mapped
+        over, with independent noise.
     n : int
         Number of members.
     seed : int, SeedSequence, Generator or None

@@ -17,9 +17,9 @@ from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.axes import check_replicates, find_replicates, find_spatial
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import single_core_chunk
-from xr_spde.labels.schema import MOMENTS, PARAMETERS
+from xr_spde.labels.schema import MODE, MOMENTS, PARAMETERS, PATTERNS
 from xr_spde.sar.density import log_density
-from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model
+from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 
 __all__ = ["log_likelihood", "standardize"]
 
@@ -125,7 +125,7 @@ def log_likelihood(
     The sum over replicates of ``log|det B| - n/2 log(2 pi) - |B y|^2 / 2`` with
     ``y = (field - mean) sqrt(var y) / std``, minus the sum of ``log(std / sqrt(var y))``: the
     density of the law that `emulate` draws from, with the same buffer. Cells without data (land,
-    gaps, buffer) are integrated out exactly.
+    gaps, buffer) and the amplitudes of large-scale patterns are integrated out exactly.
 
     Parameters
     ----------
@@ -174,10 +174,11 @@ def log_likelihood(
     replicates = find_replicates(da, dim, spatial=spatial)
     dataset, recipe = read_model(params, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y)
     check_same_grid(grid, recipe.grid)
-    names = (*PARAMETERS, *(name for name in MOMENTS if name in dataset))
+    names = (*PARAMETERS, *(name for name in (*MOMENTS, PATTERNS) if name in dataset))
+    cores = [(MODE, *spatial) if name == PATTERNS else spatial for name in names]
     maps = [
-        _plain(v, (recipe.grid.y_dim, recipe.grid.x_dim), spatial)
-        for v in model_variables(dataset, names)
+        _plain(v, (recipe.grid.y_dim, recipe.grid.x_dim), core)
+        for v, core in zip(model_variables(dataset, names), cores, strict=True)
     ]
     extra = [d for d in maps[0].dims if d not in da.dims]
     lead = [d for d in da.dims if d not in (replicates, *spatial)]
@@ -188,7 +189,7 @@ def log_likelihood(
         carry_options(partial(_densities, names=names, recipe=recipe, grid=grid)),
         wide.transpose(*extra, *lead, replicates, *spatial),
         *maps,
-        input_core_dims=[spatial] * (1 + len(maps)),
+        input_core_dims=[spatial, *cores],
         dask="parallelized",
         output_dtypes=[np.float64],
         keep_attrs=False,
@@ -233,22 +234,24 @@ def _described(grid: Grid) -> str:
     )
 
 
-def _plain(da: xr.DataArray, spatial: tuple[str, str], names: tuple[str, str]) -> xr.DataArray:
+def _plain(da: xr.DataArray, spatial: tuple[str, str], core: tuple[str, ...]) -> xr.DataArray:
     """Without horizontal coordinates, which storage order may tell apart, in whole maps."""
-    along = [name for name, coord in da.coords.items() if set(coord.dims) & set(spatial)]
+    along = [name for name, coord in da.coords.items() if set(coord.dims) & {*spatial, *core}]
     renamed = da.drop_vars(along).rename(
-        {old: new for old, new in zip(spatial, names, strict=True) if old != new}
+        {old: new for old, new in zip(spatial, core[-2:], strict=True) if old != new}
     )
-    return single_core_chunk(renamed, names)
+    return single_core_chunk(renamed, core)
 
 
 def _densities(
     fields: Array, *maps: Array, names: tuple[str, ...], recipe: ModelRecipe, grid: Grid
 ) -> Array:
     """Log-density of each replicate: (lead..., M, ny, nx) to (lead..., M)."""
-    lead, core = fields.shape[:-3], fields.shape[-2:]
-    # apply_ufunc gives the parameters an axis of length one, or none, for the replicates.
-    wide = [np.broadcast_to(_without_replicates(m, fields.ndim), lead + core) for m in maps]
+    lead = fields.shape[:-3]
+    wide = [
+        _without_replicates(m, lead, 3 if name == PATTERNS else 2)
+        for name, m in zip(names, maps, strict=True)
+    ]
     result = np.empty(fields.shape[:-2])
     for index in np.ndindex(lead):
         given = dict(zip(names, (m[index] for m in wide), strict=True))
@@ -256,17 +259,23 @@ def _densities(
     return result
 
 
-def _without_replicates(values: Array, ndim: int) -> Array:
-    return values[..., 0, :, :] if values.ndim == ndim else values
+def _without_replicates(values: Array, lead: tuple[int, ...], core: int) -> Array:
+    """Broadcast (lead..., 1, core...) to the leading shape; apply_ufunc may leave the 1 out."""
+    if values.ndim == len(lead) + 1 + core:
+        values = np.squeeze(values, axis=-1 - core)
+    return np.broadcast_to(values, lead + values.shape[values.ndim - core :])
 
 
 def _density(fields: Array, maps: dict[str, Array], recipe: ModelRecipe, grid: Grid) -> Array:
+    patterns = np.nan_to_num(maps.pop(PATTERNS, np.zeros((0, *fields.shape[1:]))))
     model, land = recipe.build(**maps)
     if model is None:
         return np.zeros(fields.shape[0])
     home = {name: recipe.grid.to_canonical(values) for name, values in maps.items()}
     hidden = recipe.grid.to_canonical(land)
-    scale = home["std"] / np.sqrt(model.variance()) if "std" in home else None
+    modes, scale = recipe.grid.to_canonical(patterns), None
+    if "std" in home:
+        scale = remaining_std(home["std"], modes) / np.sqrt(model.variance())
     # Cells without data play no part; what stands there must only be a number.
     safe = None if scale is None else np.where(scale > 0, scale, 1.0)
     result = np.empty(fields.shape[0])
@@ -274,7 +283,7 @@ def _density(fields: Array, maps: dict[str, Array], recipe: ModelRecipe, grid: G
         anomalies = _anomalies(fields[low : low + _SLAB], grid, hidden, home.get("mean"))
         if scale is not None:
             _check_scale(scale, anomalies)
-        result[low : low + _SLAB] = log_density(model, anomalies, safe)
+        result[low : low + _SLAB] = log_density(model, anomalies, safe, modes)
     return result
 
 
@@ -296,6 +305,6 @@ def _check_scale(scale: Array, anomalies: Array) -> None:
     still = (scale == 0) & np.isfinite(anomalies).any(axis=0)
     if still.any():
         raise ParameterError(
-            f"std is 0 at {int(still.sum())} cells with data, where the density is not defined; "
-            "mask them in the fields, or give std a lower bound"
+            f"std is 0, or taken up by patterns, at {int(still.sum())} cells with data, where the "
+            "density is not defined; mask them in the fields, or give std a lower bound"
         )
