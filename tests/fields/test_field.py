@@ -179,10 +179,11 @@ def test_log_likelihood_prefers_the_truth():
 class TestBuffer:
     """Automatic width, and what it buys."""
 
-    def test_width_is_the_range_capped_at_half_the_longer_side(self):
+    def test_width_is_the_range_capped_by_the_size_of_the_grid(self):
         kappa2, rho = np.full((40, 60), 0.1), np.full((40, 60), 2.0)
         assert automatic_buffer(kappa2, rho, boundary="plane") == 13
-        assert automatic_buffer(kappa2 / 100, rho, boundary="cylinder") == 30
+        assert automatic_buffer(kappa2 / 100, rho, boundary="plane") == 30
+        assert automatic_buffer(kappa2 / 100, rho, boundary="cylinder") == 10
         assert automatic_buffer(kappa2, rho, boundary="torus") == 0
         assert automatic_buffer(kappa2, rho, boundary="paper") == 0
 

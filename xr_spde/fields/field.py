@@ -28,8 +28,9 @@ def automatic_buffer(kappa2: ArrayLike, rho: ArrayLike, *, boundary: str) -> int
 
     The practical range along the direction of longest correlation, ``sqrt(8 rho / kappa2)`` cells
     (correlation 0.14), its 90th percentile over the map rounded up, but at most half the longer
-    side. Dropped neighbours lower the variance near a boundary: by 85 to 98 % in the last cell,
-    10 % half a range away, 1 % one range away (constant parameters), where correlations change
+    side of a plane, and a quarter of the rows of a cylinder: beyond the poles there is nothing to
+    keep away but the edge itself. Dropped neighbours lower the variance near a boundary: by 85 to
+    98 % in the last cell, 10 % half a range away, 1 % one range away (constant parameters), where correlations change
     by less than 0.01.
 
     Parameters
@@ -47,7 +48,8 @@ def automatic_buffer(kappa2: ArrayLike, rho: ArrayLike, *, boundary: str) -> int
     if check_boundary(boundary) in ("torus", "paper"):
         return 0
     ranges = np.sqrt(8.0 * np.asarray(rho) / np.asarray(kappa2))
-    return int(min(math.ceil(np.quantile(ranges, 0.9)), max(ranges.shape) // 2))
+    most = max(ranges.shape) // 2 if boundary == "plane" else ranges.shape[0] // 4
+    return int(min(math.ceil(np.quantile(ranges, 0.9)), most))
 
 
 def fill_missing(values: ArrayLike, *, periodic_x: bool) -> Float:

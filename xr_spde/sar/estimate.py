@@ -11,50 +11,34 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import GridError, ParameterError, unknown
+from xr_spde._core.errors import ParameterError
 from xr_spde._core.options import carry_options
 from xr_spde.fields.sar import from_log_tensor
 from xr_spde.fields.stencil import check_boundary
 from xr_spde.labels.arrays import array_of, as_float
-from xr_spde.labels.axes import check_replicates, find_replicates, find_spatial
+from xr_spde.labels.axes import find_replicates, find_spatial
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, fold_replicates
 from xr_spde.labels.schema import parameters_dataset
-from xr_spde.sar.patterns import CANDIDATES, BlockSums, choose_patterns, pattern_maps
+from xr_spde.sar.patterns import BlockSums, choose_patterns, pattern_maps
 from xr_spde.sar.scale import best_scale, remove_patterns
-from xr_spde.sar.statistics import LagSums, stencil_gram
+from xr_spde.sar.settings import (
+    DILATIONS,
+    METHODS,
+    Settings,
+    check_buffer,
+    check_dilation,
+    check_method,
+    check_modes,
+    check_penalty,
+    check_size,
+)
+from xr_spde.sar.statistics import LagSums, shifted, stencil_gram
 from xr_spde.sar.whittle import LocalFit, LocalModel
 
 __all__ = ["DILATIONS", "METHODS", "estimate"]
 
 Array = NDArray[np.float64]
-
-METHODS = ("auto", "whittle")
-"""Estimators by name; "auto" is "whittle", the best one measured so far."""
-
-DILATIONS = (1, 2, 4, 8)
-"""Distances between the neighbours of the stencil that are tried, in cells."""
-
-_SMALLEST = 6
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What the fit is asked for; small and picklable, it travels in the graph."""
-
-    grid: Grid
-    boundary: str
-    buffer: int | str
-    modes: int
-    fixed_modes: bool
-    dilations: tuple[int, ...]
-    penalty: float | None
-    uncertainty: bool
-    single: bool
-
-    @property
-    def periodic(self) -> bool:
-        return self.boundary != "plane"
 
 
 @dataclass
@@ -65,14 +49,14 @@ class _Walk:
     blocks: BlockSums | None = None
 
 
-def _begin(settings: _Settings) -> _Walk:
+def _begin(settings: Settings) -> _Walk:
     shape = settings.grid.shape
     lags = [LagSums(shape, periodic=settings.periodic, dilation=d) for d in settings.dilations]
     needed = settings.modes > 0 or len(settings.dilations) > 1
     return _Walk(lags, BlockSums(shape) if needed else None)
 
 
-def _advance(walk: _Walk, member: Array, *, settings: _Settings) -> _Walk:
+def _advance(walk: _Walk, member: Array, *, settings: Settings) -> _Walk:
     replicate = settings.grid.to_canonical(member[0])
     for sums in walk.lags:
         sums.add(replicate)
@@ -81,7 +65,7 @@ def _advance(walk: _Walk, member: Array, *, settings: _Settings) -> _Walk:
     return walk
 
 
-def _conclude(walk: _Walk, *, settings: _Settings) -> dict[str, Array]:
+def _conclude(walk: _Walk, *, settings: Settings) -> dict[str, Array]:
     """Fit the maps to the sums; canonical inside, stored order outside."""
     statistics = [sums.finish(centred=not settings.single) for sums in walk.lags]
     moments = statistics[0]
@@ -111,6 +95,9 @@ def _conclude(walk: _Walk, *, settings: _Settings) -> dict[str, Array]:
     land = ~np.isfinite(moments.variance)
     maps = _parameters(fit)
     maps |= {"mean": moments.mean, "std": np.sqrt(np.maximum(moments.variance, 0.0))}
+    if settings.single:
+        maps["mean"] = np.zeros(settings.grid.shape)
+        maps["std"] = np.full(settings.grid.shape, np.sqrt(np.nanmean(moments.variance)))
     out = {}
     for name, values in maps.items():
         values = np.array(values)
@@ -132,8 +119,9 @@ def _usable_cells(variance: Array, mean: Array) -> NDArray[np.bool_]:
         raise ParameterError(
             "no cell has values in two replicates or more (all NaN?); expected fields with data"
         )
+    # ice-covered sea and the like: equal values but for rounding, of the data or of a trend removed
     rounding = (1e-12 * np.abs(np.where(known, mean, 0.0))) ** 2
-    varies = known & (variance > rounding)
+    varies = known & (variance > np.maximum(rounding, 1e-8 * np.median(variance[known])))
     if not varies.any():
         raise ParameterError(
             "every cell has the same value in all replicates; expected replicates that differ: "
@@ -155,8 +143,6 @@ def _whole_neighbourhood(
     usable: NDArray[np.bool_], dilation: int, *, periodic: bool
 ) -> NDArray[np.bool_]:
     """Cells whose eight neighbours all vary."""
-    from xr_spde.sar.statistics import shifted
-
     values = usable.astype(np.float64)
     clear = usable.copy()
     for rows in (-dilation, 0, dilation):
@@ -165,7 +151,7 @@ def _whole_neighbourhood(
     return clear
 
 
-def _find_patterns(blocks: BlockSums | None, variance: Array, settings: _Settings) -> Array:
+def _find_patterns(blocks: BlockSums | None, variance: Array, settings: Settings) -> Array:
     """Large-scale patterns (number, ny, nx), as many as the data bear out."""
     none = np.zeros((0, *settings.grid.shape))
     if blocks is None or settings.modes == 0:
@@ -246,7 +232,8 @@ def estimate(
         larger one; "auto" takes the smallest that gives the block correlations as well as any.
     penalty : float, optional
         Fixed weight of the maps' roughness (squared Laplacian on the nodes); by default chosen from
-        the data. Needed for a single replicate.
+        the data. Needed for a single replicate, which is taken as an anomaly: its mean is 0 and
+        its std the root mean square over the grid.
     boundary : {"cylinder", "plane", "torus", "paper"}, optional
         By default "cylinder" where longitudes close the circle, "plane" elsewhere.
     buffer : int or "auto", default "auto"
@@ -287,22 +274,21 @@ def estimate(
     >>> round(float(params.theta.mean()), 1)
     0.5
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    check_method(method)
     fields = as_float(array_of(obj, x=x, y=y))
     spatial = find_spatial(fields, x=x, y=y)
     replicates = find_replicates(fields, dim, spatial=spatial)
     grid = Grid.from_object(fields, x=x, y=y)
-    _check_size(grid)
+    check_size(grid)
     count = fields.sizes[replicates]
-    settings = _Settings(
+    settings = Settings(
         grid=grid,
         boundary=check_boundary(grid.boundary if boundary is None else boundary),
-        buffer=_check_buffer(buffer),
-        modes=_check_modes(modes, count),
+        buffer=check_buffer(buffer),
+        modes=check_modes(modes, count),
         fixed_modes=modes != "auto",
-        dilations=_check_dilation(dilation, grid),
-        penalty=_check_penalty(penalty, count, replicates),
+        dilations=check_dilation(dilation, grid),
+        penalty=check_penalty(penalty, count, replicates),
         uncertainty=uncertainty,
         single=count == 1,
     )
@@ -329,7 +315,7 @@ def estimate(
 
 
 def _outputs(
-    settings: _Settings, spatial: tuple[str, str], dtype: np.dtype[Any]
+    settings: Settings, spatial: tuple[str, str], dtype: np.dtype[Any]
 ) -> dict[str, Output]:
     names = ["kappa2", "rho", "theta", "mean", "std"]
     if settings.uncertainty:
@@ -339,64 +325,3 @@ def _outputs(
         outputs["patterns"] = Output(("mode", *spatial), dtype, {"mode": settings.modes})
     outputs["dilation"] = Output((), np.int64)
     return outputs
-
-
-def _check_size(grid: Grid) -> None:
-    if min(grid.shape) < _SMALLEST:
-        raise GridError(
-            f"the grid has {grid.ny} rows ({grid.y_dim}) and {grid.nx} columns ({grid.x_dim}); "
-            f"expected at least {_SMALLEST} of each: parameters that vary need neighbours"
-        )
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_)
-
-
-def _check_buffer(buffer: Any) -> int | str:
-    if buffer == "auto" or (_whole(buffer) and buffer >= 0):
-        return buffer if isinstance(buffer, str) else int(buffer)
-    raise ParameterError(
-        f'buffer={buffer!r} was given; expected "auto" or a whole number of cells >= 0'
-    )
-
-
-def _check_modes(modes: Any, count: int) -> int:
-    """Size of the mode dimension."""
-    if modes == "auto":
-        return min(CANDIDATES[-1], count // 4) if count >= 8 else 0
-    if not _whole(modes) or modes < 0:
-        raise ParameterError(f'modes={modes!r} was given; expected "auto" or a whole number >= 0')
-    if modes and modes > count - 2:
-        raise ParameterError(
-            f"modes={modes} patterns were asked of {count} replicates; expected at most "
-            f"{max(count - 2, 0)}"
-        )
-    return int(modes)
-
-
-def _check_dilation(dilation: Any, grid: Grid) -> tuple[int, ...]:
-    fitting = tuple(d for d in DILATIONS if 8 * d <= min(grid.shape)) or (1,)
-    if dilation == "auto":
-        return fitting
-    if not _whole(dilation) or dilation not in DILATIONS:
-        raise ParameterError(
-            f'dilation={dilation!r} was given; expected "auto" or one of {DILATIONS}'
-        )
-    if 2 * dilation >= min(grid.shape):
-        raise ParameterError(
-            f"dilation={dilation} needs more than {2 * dilation} rows and columns; the grid has "
-            f"{grid.ny} x {grid.nx}"
-        )
-    return (int(dilation),)
-
-
-def _check_penalty(penalty: Any, count: int, dim: str) -> float | None:
-    if penalty is None:
-        if count == 1:
-            check_replicates(count, dim=dim)
-        return None
-    number = isinstance(penalty, int | float | np.number) and not isinstance(penalty, bool)
-    if not number or not np.isfinite(penalty) or penalty <= 0:
-        raise ParameterError(f"penalty={penalty!r} was given; expected a number > 0, such as 100")
-    return float(penalty)

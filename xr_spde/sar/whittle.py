@@ -24,8 +24,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from xr_spde.fields.green import excess_response, tensor_of_log
-from xr_spde.fields.symbol import log_symbol_mean
+from xr_spde.fields.green import excess_response
+from xr_spde.sar.local import Local, q_of
 from xr_spde.sar.smooth import NodeGrid, NodePairs
 from xr_spde.solvers.superlu import SuperLUFactor
 
@@ -184,7 +184,7 @@ class LocalProblem:
         mean = (self.gram / scale * share).sum(axis=-1)[..., None]
 
         def objective(u: Float) -> tuple[float, Float]:
-            value, slope = _Local(u[:, None], mean).value_and_slope(np.zeros(1))
+            value, slope = Local(u[:, None], mean).value_and_slope(np.zeros(1))
             return float(value[0]), slope[:, 0]
 
         bounds = [(self.low, self.high), (-2.0, 2.0), (-2.0, 2.0), (None, None)]
@@ -192,7 +192,7 @@ class LocalProblem:
         fits = [minimize(objective, u, jac=True, method="L-BFGS-B", bounds=bounds) for u in starts]
         best = min(fits, key=lambda one: float(one.fun)).x
         nodes = np.repeat(best[:, None], self.grid.size, axis=1)
-        q = _q_of(best[:3, None])
+        q = q_of(best[:3, None])
         forcing = np.log(np.einsum("an,abn,bn->n", q, self.gram, q) + 1e-300)
         covered = self.basis.T @ self.weight
         total = self.basis.T @ (self.weight * forcing)
@@ -231,7 +231,7 @@ class LocalProblem:
 
     def optimise(self, *, steps: int) -> None:
         """Take steps of Fisher scoring, with the penalty renewed after each."""
-        local = _Local((self.basis @ self.nodes.T).T, self.gram)
+        local = Local((self.basis @ self.nodes.T).T, self.gram)
         for _ in range(steps):
             value, slope = local.value_and_slope(self.response)
             now = float(self.weight @ value) + self.roughness(self.nodes)
@@ -245,15 +245,15 @@ class LocalProblem:
                 new = self.renew(solver)
                 change = float(np.abs(np.log(new / self.penalty)).max())
                 self.penalty = new
-            if length * float(np.abs(step).max()) < 0.02 and change < 0.1:
+            if length == 0.0 or (length * float(np.abs(step).max()) < 0.02 and change < 0.1):
                 break
 
-    def line_search(self, step: Float, local: _Local, now: float) -> tuple[float, _Local]:
+    def line_search(self, step: Float, local: Local, now: float) -> tuple[float, Local]:
         """Halve the step until the objective falls; at most two units in any value."""
         length = min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
         for _ in range(10):
             trial = self.nodes + length * step
-            there = _Local((self.basis @ trial.T).T, self.gram)
+            there = Local((self.basis @ trial.T).T, self.gram)
             value, _ = there.value_and_slope(self.response)
             if float(self.weight @ value) + self.roughness(trial) <= now:
                 return length, there
@@ -287,7 +287,7 @@ class LocalProblem:
         slope[1:3] += self.barrier * stretched * self.nodes[1:3] / log_rho
         return slope
 
-    def hessian(self, local: _Local) -> sp.csc_array:
+    def hessian(self, local: Local) -> sp.csc_array:
         """Add the penalty to the expected information of the data; positive definite."""
         size = self.grid.size
         information = local.information().reshape(16, -1) * self.weight
@@ -326,7 +326,7 @@ class LocalProblem:
     def covariance(self) -> Float:
         """Posterior covariance of log kappa2 and log H at the nodes, interpolated to cells."""
         size = self.grid.size
-        solver = _Scaled(self.hessian(_Local((self.basis @ self.nodes.T).T, self.gram)))
+        solver = _Scaled(self.hessian(Local((self.basis @ self.nodes.T).T, self.gram)))
         blocks = np.zeros((3, 3, size))
         for p in range(3):
             for start in range(0, size, 256):
@@ -375,56 +375,3 @@ def _pool(
     total = summed(weight)
     mean = summed(gram * weight) / np.maximum(total, 1e-300)
     return mean, total, rows, columns
-
-
-class _Local:
-    """Likelihood of every cell at given values of its four parameters."""
-
-    def __init__(self, u: Float, gram: Float) -> None:
-        self.q, self.jacobian = _q_of(u[:3]), _jacobian(u[:3])
-        self.precision = np.exp(-u[3])
-        self.log_d = u[3]
-        self.moments = np.einsum("abn,bn->an", gram, self.q)
-        self.gram = gram
-        self.quadratic = self.precision * np.einsum("an,an->n", self.q, self.moments)
-
-    def value_and_slope(self, response: Float) -> tuple[Float, Float]:
-        """Negative log-likelihood per cell and its gradient in the four parameters."""
-        mean, slopes = log_symbol_mean(*self.q)
-        slope_q = self.precision * self.moments - np.stack(slopes)
-        slope_q[0] -= response
-        value = -mean - response * self.q[0] + 0.5 * self.log_d + 0.5 * self.quadratic
-        slope = np.empty((4, value.size))
-        slope[:3] = np.einsum("pan,an->pn", self.jacobian, slope_q)
-        slope[3] = 0.5 - 0.5 * self.quadratic
-        return value, slope
-
-    def information(self) -> Float:
-        """Return the expected information (4, 4, cells), with the data's own moments."""
-        out = np.empty((4, 4, self.log_d.size))
-        half = np.einsum("abn,pbn->pan", self.gram, self.jacobian)
-        out[:3, :3] = 2.0 * self.precision * np.einsum("pan,qan->pqn", self.jacobian, half)
-        cross = -self.precision * np.einsum("pan,an->pn", self.jacobian, self.moments)
-        out[:3, 3] = out[3, :3] = cross
-        out[3, 3] = 0.5 * np.maximum(self.quadratic, 0.1)
-        return out
-
-
-def _q_of(u: Float) -> Float:
-    """(kappa2, hxx, hyy, hxy) from (log kappa2, h1, h2)."""
-    return np.stack([np.exp(u[0]), *tensor_of_log(u[1], u[2])])
-
-
-def _jacobian(u: Float) -> Float:
-    """Differentiate `_q_of`, (3, 4, cells)."""
-    h1, h2 = u[1], u[2]
-    log_rho = np.maximum(np.hypot(h1, h2), 1e-4)
-    ratio = np.sinh(log_rho) / log_rho
-    bend = (np.cosh(log_rho) - ratio) / log_rho**2
-    zero = np.zeros_like(h1)
-    by_kappa2 = [np.exp(u[0]), zero, zero, zero]
-    by_h1 = [zero, ratio * h1 + ratio + bend * h1**2, ratio * h1 - ratio - bend * h1**2]
-    by_h1.append(bend * h1 * h2)
-    by_h2 = [zero, ratio * h2 + bend * h1 * h2, ratio * h2 - bend * h1 * h2]
-    by_h2.append(ratio + bend * h2**2)
-    return np.stack([np.stack(by_kappa2), np.stack(by_h1), np.stack(by_h2)])

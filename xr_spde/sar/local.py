@@ -1,0 +1,107 @@
+"""The local likelihood, cell by cell: value, gradient and information in four parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_spde.fields.green import tensor_of_log
+from xr_spde.fields.symbol import log_symbol_mean
+
+Float = NDArray[np.float64]
+
+
+class Local:
+    """Likelihood of every cell at given values of its four parameters.
+
+    Parameters
+    ----------
+    u : ndarray (4, cells)
+        log kappa2, log rho cos 2 theta, log rho sin 2 theta, log d.
+    gram : ndarray (4, 4, cells)
+        Second moments of the stencil's features.
+    """
+
+    def __init__(self, u: Float, gram: Float) -> None:
+        self.q, self.jacobian = q_of(u[:3]), jacobian_of(u[:3])
+        self.precision = np.exp(-u[3])
+        self.log_d = u[3]
+        self.moments = np.einsum("abn,bn->an", gram, self.q)
+        self.gram = gram
+        self.quadratic = self.precision * np.einsum("an,an->n", self.q, self.moments)
+
+    def value_and_slope(self, response: Float) -> tuple[Float, Float]:
+        """Return the negative log-likelihood per cell and its gradient.
+
+        Parameters
+        ----------
+        response : ndarray (cells,)
+            Correction of the derivative of the log-determinant with respect to kappa2
+            (`xr_spde.fields.green.excess_response`).
+
+        Returns
+        -------
+        value : ndarray (cells,)
+        slope : ndarray (4, cells)
+        """
+        mean, slopes = log_symbol_mean(*self.q)
+        slope_q = self.precision * self.moments - np.stack(slopes)
+        slope_q[0] -= response
+        value = -mean - response * self.q[0] + 0.5 * self.log_d + 0.5 * self.quadratic
+        slope = np.empty((4, value.size))
+        slope[:3] = np.einsum("pan,an->pn", self.jacobian, slope_q)
+        slope[3] = 0.5 - 0.5 * self.quadratic
+        return value, slope
+
+    def information(self) -> Float:
+        """Return the expected information, with the data's own moments.
+
+        Returns
+        -------
+        ndarray (4, 4, cells)
+        """
+        out = np.empty((4, 4, self.log_d.size))
+        half = np.einsum("abn,pbn->pan", self.gram, self.jacobian)
+        out[:3, :3] = 2.0 * self.precision * np.einsum("pan,qan->pqn", self.jacobian, half)
+        cross = -self.precision * np.einsum("pan,an->pn", self.jacobian, self.moments)
+        out[:3, 3] = out[3, :3] = cross
+        out[3, 3] = 0.5 * np.maximum(self.quadratic, 0.1)
+        return out
+
+
+def q_of(u: Float) -> Float:
+    """Compute (kappa2, hxx, hyy, hxy) from (log kappa2, h1, h2).
+
+    Parameters
+    ----------
+    u : ndarray (3, cells)
+
+    Returns
+    -------
+    ndarray (4, cells)
+    """
+    return np.stack([np.exp(u[0]), *tensor_of_log(u[1], u[2])])
+
+
+def jacobian_of(u: Float) -> Float:
+    """Differentiate `q_of`.
+
+    Parameters
+    ----------
+    u : ndarray (3, cells)
+
+    Returns
+    -------
+    ndarray (3, 4, cells)
+    """
+    h1, h2 = u[1], u[2]
+    log_rho = np.maximum(np.hypot(h1, h2), 1e-4)
+    ratio = np.sinh(log_rho) / log_rho
+    bend = (np.cosh(log_rho) - ratio) / log_rho**2
+    zero = np.zeros_like(h1)
+    by_kappa2 = [np.exp(u[0]), zero, zero, zero]
+    by_h1 = [zero, ratio * h1 + ratio + bend * h1**2, ratio * h1 - ratio - bend * h1**2]
+    by_h1.append(bend * h1 * h2)
+    by_h2 = [zero, ratio * h2 + bend * h1 * h2, ratio * h2 - bend * h1 * h2]
+    by_h2.append(ratio + bend * h2**2)
+    return np.stack([np.stack(by_kappa2), np.stack(by_h1), np.stack(by_h2)])
