@@ -57,6 +57,7 @@ class BlockSums:
         size = self.blocks[0] * self.blocks[1]
         self.count = np.zeros(2, dtype=np.int64)
         self._shift: Float = np.zeros(shape)
+        self._seen = np.zeros(shape, dtype=bool)
         self._sums, self._products = np.zeros((2, size)), np.zeros((2, size, size))
         self._whole = np.ones(size, dtype=bool)
 
@@ -75,8 +76,10 @@ class BlockSums:
         """
         values = np.asarray(replicate, dtype=np.float64)
         valid = np.isfinite(values)
-        if self.count.sum() == 0:
-            self._shift = np.where(valid, values, 0.0)
+        if not self._seen.all():
+            # the first value of each cell, so that gaps do not let its mean into the block's
+            self._shift = np.where(valid & ~self._seen, values, self._shift)
+            self._seen |= valid
         present = self.pool(valid.astype(np.float64))
         self._whole &= present > 0
         total = self.pool(np.where(valid, values - self._shift, 0.0))

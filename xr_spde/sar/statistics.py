@@ -110,7 +110,7 @@ class LagSums:
 
     def __init__(self, shape: tuple[int, int], *, periodic: bool, dilation: int = 1) -> None:
         self.periodic, self.dilation, self.count = periodic, dilation, 0
-        # the first replicate is subtracted from all, so that a large mean cancels nothing
+        # the first value of a cell is subtracted from all, so that a large mean cancels nothing
         self._shift: Array = np.zeros(shape)
         self._total, self._seen = np.zeros(shape), np.zeros(shape)
         self._complete, self._complete_total = 0, np.zeros(shape)
@@ -136,8 +136,8 @@ class LagSums:
         whole = bool(valid.all())
         if not whole:
             _refuse_infinite(values, self.count)
-        if self.count == 0:
-            self._shift = np.where(valid, values, 0.0)
+        if not self._seen.all():
+            self._shift = np.where(valid & (self._seen == 0), values, self._shift)
         y = np.where(valid, values - self._shift, 0.0)
         present = valid.astype(np.float64)
         self._total += y
@@ -200,7 +200,7 @@ class LagSums:
         return pairs + self._pairs, near + self._near, far + self._far
 
     def _uncentred(self, pairs: Array, near: Array, far: Array) -> Array:
-        """Mean products of the values themselves, undoing the shift by the first replicate."""
+        """Mean products of the values themselves, undoing the shift by first values."""
         out = np.empty_like(pairs)
         for k, offset in enumerate(self._offsets):
             other = shifted(self._shift, offset, periodic=self.periodic)
