@@ -35,7 +35,9 @@ class LagStatistics:
     ----------
     covariance : ndarray (13, ny, nx)
         Unbiased covariance of the cells s and s + h for each h of `OFFSETS`; NaN where fewer
-        than two replicates have both.
+        than two replicates have both. With gaps it is half the variances of the two cells minus
+        half the variance of their difference over the pairs: a stencil takes differences, and
+        those of covariances from different replicates would be mostly noise.
     pairs : ndarray (13, ny, nx)
         Number of replicates behind each.
     mean, variance : ndarray (ny, nx)
@@ -115,8 +117,8 @@ class LagSums:
         self._total, self._seen = np.zeros(shape), np.zeros(shape)
         self._complete, self._complete_total = 0, np.zeros(shape)
         self._products = np.zeros((len(OFFSETS), *shape))
-        # sums of y(s), y(s + h) and 1 over the pairs of replicates with a missing cell
-        self._near = self._far = self._pairs = np.zeros((len(OFFSETS), 1, 1))
+        # y(s), y(s + h), 1 and both squares summed over the pairs of replicates with gaps
+        self._near = self._far = self._pairs = self._squares = np.zeros((len(OFFSETS), 1, 1))
 
     def add(self, replicate: Array) -> None:
         """Add one replicate.
@@ -147,7 +149,7 @@ class LagSums:
             self._complete_total += y
         elif self._pairs.shape != self._products.shape:
             shape = self._products.shape
-            self._near, self._far, self._pairs = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+            self._near, self._far, self._pairs, self._squares = (np.zeros(shape) for _ in range(4))
         for k, offset in enumerate(self._offsets):
             other = shifted(y, offset, periodic=self.periodic)
             self._products[k] += y * other
@@ -156,6 +158,7 @@ class LagSums:
                 self._near[k] += y * there
                 self._far[k] += other * present
                 self._pairs[k] += present * there
+                self._squares[k] += y * y * there + other * other * present
         self.count += 1
 
     @property
@@ -179,6 +182,8 @@ class LagSums:
         with np.errstate(invalid="ignore", divide="ignore"):
             if centred:
                 covariance = (self._products - near * far / pairs) / (pairs - 1.0)
+                if self._complete < self.count:
+                    covariance = self._by_differences(covariance[0], pairs, near - far)
                 covariance[pairs < 2] = np.nan
             else:
                 covariance = self._uncentred(pairs, near, far)
@@ -198,6 +203,18 @@ class LagSums:
             near[k] = self._complete_total * there
             far[k] = shifted(self._complete_total, offset, periodic=self.periodic)
         return pairs + self._pairs, near + self._near, far + self._far
+
+    def _by_differences(self, variance: Array, pairs: Array, total: Array) -> Array:
+        """Half the variances of both ends minus half that of the difference over the pairs."""
+        complete = self._products[0] - 0.5 * self._squares[0]
+        out = np.empty_like(pairs)
+        for k, offset in enumerate(self._offsets):
+            other = shifted(complete, offset, periodic=self.periodic)
+            square = complete + other + self._squares[k] - 2.0 * self._products[k]
+            spread = (square - total[k] ** 2 / pairs[k]) / (pairs[k] - 1.0)
+            far = shifted(variance, offset, periodic=self.periodic)
+            out[k] = 0.5 * (variance + far - spread)
+        return out
 
     def _uncentred(self, pairs: Array, near: Array, far: Array) -> Array:
         """Mean products of the values themselves, undoing the shift by first values."""
