@@ -30,8 +30,8 @@ def automatic_buffer(kappa2: ArrayLike, rho: ArrayLike, *, boundary: str) -> int
     (correlation 0.14), its 90th percentile over the map rounded up, but at most half the longer
     side of a plane, and a quarter of the rows of a cylinder: beyond the poles there is nothing to
     keep away but the edge itself. Dropped neighbours lower the variance near a boundary: by 85 to
-    98 % in the last cell, 10 % half a range away, 1 % one range away (constant parameters), where correlations change
-    by less than 0.01.
+    98 % in the last cell, 10 % half a range away, 1 % one range away (constant parameters), where
+    correlations change by less than 0.01.
 
     Parameters
     ----------
