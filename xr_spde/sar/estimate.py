@@ -69,7 +69,7 @@ def _conclude(walk: _Walk, *, settings: Settings) -> dict[str, Array]:
     """Fit the maps to the sums; canonical inside, stored order outside."""
     statistics = [sums.finish(centred=not settings.single) for sums in walk.lags]
     moments = statistics[0]
-    usable = _usable_cells(moments.variance, moments.mean)
+    usable = _usable_cells(moments.variance, moments.mean, single=settings.single)
     patterns = _find_patterns(walk.blocks, moments.variance, settings)
     scales = []
     for lags in statistics:
@@ -112,13 +112,22 @@ def _conclude(walk: _Walk, *, settings: Settings) -> dict[str, Array]:
     return out
 
 
-def _usable_cells(variance: Array, mean: Array) -> NDArray[np.bool_]:
+def _usable_cells(variance: Array, mean: Array, *, single: bool) -> NDArray[np.bool_]:
     """Cells that vary; an error if there are none, a warning if some are constant."""
     known = np.isfinite(variance)
     if not known.any():
+        number = "the one replicate" if single else "two replicates or more"
         raise ParameterError(
-            "no cell has values in two replicates or more (all NaN?); expected fields with data"
+            f"no cell has values in {number} (all NaN?); expected fields with data"
         )
+    if single:
+        # an anomaly near zero is no sign of a constant cell
+        if np.ptp(mean[known]) == 0:
+            raise ParameterError(
+                "the one replicate has the same value in every cell; expected an anomaly that "
+                "varies over the grid"
+            )
+        return np.asarray(known)
     # ice-covered sea and the like: equal values but for rounding, of the data or of a trend removed
     rounding = (1e-12 * np.abs(np.where(known, mean, 0.0))) ** 2
     varies = known & (variance > np.maximum(rounding, 1e-8 * np.median(variance[known])))

@@ -128,8 +128,8 @@ def check_penalty(penalty: Any, count: int, dim: str) -> float | None:
             raise ParameterError(
                 f"{count} replicate{'' if count == 1 else 's'} along {dim!r}; at least 2 are "
                 "needed to tell spread from mean; pass more members or times, name another "
-                "dimension with dim=, or declare how smooth the maps are with penalty= (the one replicate is then "
-                "taken as an anomaly)"
+                "dimension with dim=, or declare how smooth the maps are with penalty= (the one "
+                "replicate is then taken as an anomaly)"
             )
         return None
     number = isinstance(penalty, int | float | np.number) and not isinstance(penalty, bool)
