@@ -1,6 +1,7 @@
 """Sphinx configuration."""
 
 import os
+from pathlib import Path
 
 import sphinx_autosummary_accessors
 
@@ -59,3 +60,22 @@ html_theme_options = {
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+# Tables that the benchmarks wrote, in this order, under these titles; those that exist are shown.
+RESULTS = {"estimate": "Estimation", "emulate": "Emulation", "climate": "Real data"}
+
+
+def add_results(app, docname, source):
+    """Include the tables of benchmarks/results at the end of the page about them."""
+    if docname != "benchmarks":
+        return
+    for name, title in RESULTS.items():
+        table = Path(app.srcdir).parent / "benchmarks" / "results" / f"{name}.md"
+        if table.exists():
+            include = f"```{{include}} ../benchmarks/results/{name}.md\n:heading-offset: 1\n```"
+            titled = table.read_text(encoding="utf-8").lstrip().startswith("#")
+            source[0] += ("" if titled else f"\n## {title}\n") + f"\n{include}\n"
+
+
+def setup(app):
+    app.connect("source-read", add_results)
