@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK_BYTES", "MEMBER_GROUP", "MemberBlock", "lazy_members", "members_per_block"]
 
 MEMBER_GROUP = 32
-"""Members that are drawn together: blocks chosen automatically are multiples of it."""
+"""Blocks chosen automatically are multiples of it, and so of what solvers take at a time."""
 
 BLOCK_BYTES = 64 * 10**6
 """Size of an automatically chosen block of members."""

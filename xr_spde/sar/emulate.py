@@ -13,7 +13,7 @@ from xr_spde._core.errors import DTypeError, ParameterError, SchemaError
 from xr_spde._core.provenance import provenance
 from xr_spde._core.rng import member_generator, resolve_seed
 from xr_spde.labels.attrs import KEPT
-from xr_spde.labels.members import MEMBER_GROUP, lazy_members, members_per_block
+from xr_spde.labels.members import lazy_members, members_per_block
 from xr_spde.labels.schema import MOMENTS, PARAMETERS, PATTERNS
 from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 
@@ -27,6 +27,9 @@ __all__ = ["REALIZATION", "emulate"]
 
 REALIZATION = "realization"
 """Dimension of the members."""
+
+DRAWN_TOGETHER = 16
+"""Members solved for at a time within a block: as many as the direct solver takes at once."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,21 @@ class _EnsembleBlock:
             members.fill(np.nan)
             return members
         mean, scale = maps.get("mean"), self._scale(model, maps.get("std"), patterns)
-        # A group at a time: the noise of a whole block would take several times its memory.
-        for low in range(start, stop, MEMBER_GROUP):
-            chosen = range(low, min(low + MEMBER_GROUP, stop))
-            fields, amplitudes = self._draw(model, chosen, path, len(patterns))
+        noise = np.empty((min(DRAWN_TOGETHER, stop - start), model.size))
+        # A few at a time: the noise of a whole block would take several times its memory.
+        for low in range(start, stop, len(noise)):
+            chosen = range(low, min(low + len(noise), stop))
+            amplitudes = self._draw(noise, chosen, path, len(patterns))
+            fields = self.recipe.grid.from_canonical(model.sample(noise[: len(chosen)]))
             if scale is not None:
-                fields = fields * scale
+                fields *= scale
             if len(patterns):
-                fields = fields + _superpose(amplitudes, patterns)
-            members[low - start : low - start + len(fields)] = (
-                fields if mean is None else fields + mean
-            )
+                fields += _superpose(amplitudes, patterns)
+            finished = members[low - start : chosen.stop - start]
+            if mean is None:
+                finished[:] = fields
+            else:
+                np.add(fields, mean, out=finished)
         members[:, land] = np.nan
         return members
 
@@ -73,15 +80,15 @@ class _EnsembleBlock:
         return np.asarray(remaining_std(std, patterns) / np.sqrt(own), dtype=np.float64)
 
     def _draw(
-        self, model: GaussianField, members: range, path: tuple[int, ...], modes: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        noise = np.empty((len(members), int(np.prod(model.padded_shape))))
+        self, noise: NDArray[np.float64], members: range, path: tuple[int, ...], modes: int
+    ) -> NDArray[np.float64]:
+        """Fill rows of noise, and return the amplitudes of patterns, of some members."""
         amplitudes = np.empty((len(members), modes))
-        for row, amplitude, member in zip(noise, amplitudes, members, strict=True):
+        for row, amplitude, member in zip(noise, amplitudes, members, strict=False):
             generator = member_generator(self.entropy, member, *path)
             generator.standard_normal(out=row)
             amplitude[:] = generator.standard_normal(modes)
-        return self.recipe.grid.from_canonical(model.sample(noise)), amplitudes
+        return amplitudes
 
 
 def _superpose(amplitudes: NDArray[Any], patterns: NDArray[Any]) -> NDArray[np.float64]:

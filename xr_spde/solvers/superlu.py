@@ -16,8 +16,11 @@ from xr_spde.solvers.threads import single_blas_thread
 
 Float = NDArray[np.float64]
 
-BLOCK = 32
-"""Right-hand sides per call of the library; fixed, so that results are reproducible."""
+BLOCK = 16
+"""Right-hand sides per call of the library; fixed, so that results are reproducible.
+
+Within 10 % of the fastest width from 24 thousand to 500 thousand rows, for half the memory of 32.
+"""
 
 
 def _factorise(matrix: sp.csc_array, permutation: NDArray[np.intp] | None) -> SuperLU:
@@ -85,6 +88,7 @@ class SuperLUFactor:
             raise ParameterError("matrix holds NaN or infinite values; expected finite numbers")
         self._n = int(matrix.shape[0])
         self._permutation = permutation
+        self._places = None if permutation is None else np.argsort(permutation)
         self._lu = _factorise(matrix, permutation)
         self._fill = int(self._lu.nnz)
         self._gram_diagonal = gram_diagonal
@@ -151,20 +155,30 @@ class SuperLUFactor:
         if rhs.ndim not in (1, 2) or rhs.shape[0] != self._n:
             raise ParameterError(f"right-hand side has shape {rhs.shape}; expected ({self._n}, K)")
         columns = rhs.reshape(self._n, -1)
-        out = np.empty(columns.shape, order="F")
-        order = self._permutation
+        count = columns.shape[1]
         with single_blas_thread():
-            for start in range(0, columns.shape[1], BLOCK):
-                part = columns[:, start : start + BLOCK]
-                block = np.zeros((self._n, BLOCK), order="F")
-                block[:, : part.shape[1]] = part if order is None else part[order]
-                # the library's stubs forget the second argument
-                solved = self._lu.solve(block, trans)[:, : part.shape[1]]  # type: ignore[call-overload]
-                if order is None:
-                    out[:, start : start + BLOCK] = solved
-                else:
-                    out[order, start : start + BLOCK] = solved
+            if count <= BLOCK:
+                return self._solve_block(columns, trans).reshape(rhs.shape, order="F")
+            out = np.empty(columns.shape, order="F")
+            for start in range(0, count, BLOCK):
+                part = slice(start, start + BLOCK)
+                out[:, part] = self._solve_block(columns[:, part], trans)
         return out.reshape(rhs.shape, order="F")
+
+    def _solve_block(self, columns: Float, trans: Literal["N", "T"]) -> Float:
+        """Solve for at most BLOCK columns; the library copies what it is given."""
+        width, order = columns.shape[1], self._permutation
+        block = columns
+        if width < BLOCK:
+            block = np.zeros((self._n, BLOCK), order="F")
+            block[:, :width] = columns
+        if order is not None:
+            block = np.take(block.T, order, axis=1).T
+        # the library's stubs forget the second argument
+        solved: Float = self._lu.solve(block, trans)[:, :width]  # type: ignore[call-overload]
+        if self._places is not None:
+            solved = np.take(solved.T, self._places, axis=1).T
+        return solved
 
     def _single(self, b: Float) -> Float:
         """Solve for one right-hand side without filling up a block."""
