@@ -287,7 +287,7 @@ class LocalProblem:
         slope[1:3] += self.barrier * stretched * self.nodes[1:3] / log_rho
         return slope
 
-    def hessian(self, local: Local) -> sp.csc_array:
+    def hessian(self, local: Local, *, walls: bool = True) -> sp.csc_array:
         """Add the penalty to the expected information of the data; positive definite."""
         size = self.grid.size
         information = local.information().reshape(16, -1) * self.weight
@@ -299,8 +299,9 @@ class LocalProblem:
         data = sp.csc_array((sums.ravel(), (rows, columns)), shape=(4 * size, 4 * size))
         low, high, stretched = self.beyond(self.nodes)
         extra = np.full((4, size), _RIDGE)
-        extra[0] += self.barrier * ((low < 0) | (high > 0))
-        extra[1:3] += self.barrier * (stretched > 0)
+        if walls:
+            extra[0] += self.barrier * ((low < 0) | (high > 0))
+            extra[1:3] += self.barrier * (stretched > 0)
         blocks = [
             first * self.grid.membrane + second * self.grid.plate + sp.diags_array(ridge)
             for (first, second), ridge in zip(self.penalty, extra, strict=True)
@@ -326,7 +327,9 @@ class LocalProblem:
     def covariance(self) -> Float:
         """Posterior covariance of log kappa2 and log H at the nodes, interpolated to cells."""
         size = self.grid.size
-        solver = _Scaled(self.hessian(Local((self.basis @ self.nodes.T).T, self.gram)))
+        # what is held by a bound is unknown, not known well
+        local = Local((self.basis @ self.nodes.T).T, self.gram)
+        solver = _Scaled(self.hessian(local, walls=False))
         blocks = np.zeros((3, 3, size))
         for p in range(3):
             for start in range(0, size, 256):
