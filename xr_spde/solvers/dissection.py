@@ -33,7 +33,7 @@ from scipy.linalg.lapack import dgeqrf, dormqr, dtrtri
 from xr_spde._core.errors import SolverError
 from xr_spde._core.memory import check_memory
 from xr_spde.solvers.threads import single_blas_thread
-from xr_spde.solvers.tree import Index, Tree, dissect
+from xr_spde.solvers.tree import Index, Piece, Tree, dissect
 
 Float = NDArray[np.float64]
 
@@ -60,6 +60,12 @@ def predict(shape: tuple[int, int], *, boundary: str) -> int:
     return _predict(dissect(shape, boundary=boundary, reach=_REACH, leaf=LEAF))
 
 
+def _kept(piece: Piece, tree: Tree) -> int:
+    """Return how many numbers a piece keeps between the two sweeps."""
+    front = piece.pivots.size + tree.spread(piece.box, _REACH) - piece.box.size
+    return piece.pivots.size * front
+
+
 def _predict(tree: Tree) -> int:
     """Kept blocks, plus the most that either sweep holds besides."""
     kept, held, sweep = 0, 0, 0
@@ -69,7 +75,7 @@ def _predict(tree: Tree) -> int:
         rim = tree.spread(piece.box, _REACH) - box
         rows = tree.spread(piece.box, 1) - (box - pivots)
         front = pivots + rim
-        kept += pivots * front
+        kept += _kept(piece, tree)
         # going up: the front and what its children left; going down: Z on front and children
         sweep = max(sweep, held + rows * front, 3 * front * front)
         held += (rows - pivots) * rim - sum(left[child] for child in piece.children)
@@ -137,9 +143,19 @@ def _reduce(front: Float, pivots: int) -> tuple[Float, Float, Float]:
     return r11, rest[:pivots], rest[pivots:]
 
 
+def _store(pool: Float, used: int, block: Float) -> Float:
+    """Copy of a block in the pool, stored by columns."""
+    place = pool[used : used + block.size].reshape(block.shape, order="F")
+    place[:] = block
+    return place
+
+
 def _upward(rows: _Rows, tree: Tree, position: Index) -> list[_Front]:
     """Eliminate from the leaves to the root."""
     fronts: list[_Front] = []
+    # One allocation goes back to the system as a whole; thousands of small ones hardly would.
+    pool = np.empty(sum(_kept(piece, tree) for piece in tree.pieces))
+    used = 0
     left: dict[int, Float] = {}
     local = np.empty(position.size, dtype=np.intp)
     for k, piece in enumerate(tree.pieces):
@@ -157,7 +173,9 @@ def _upward(rows: _Rows, tree: Tree, position: Index) -> list[_Front]:
             count += len(part)
         r11, r12, remaining = _reduce(front, pivots)
         left[k] = remaining.copy(order="F")
-        fronts.append(_Front(first, rim, r11, dtrsm(1.0, r11, r12)))
+        t = _store(pool, used + r11.size, dtrsm(1.0, r11, r12))
+        fronts.append(_Front(first, rim, _store(pool, used, r11), t))
+        used += r11.size + t.size
     return fronts
 
 
