@@ -89,7 +89,7 @@ def _cell(value: object) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def write(name: str, title: str, command: str, body: str) -> Path:
+def write(name: str, title: str, command: str, body: str, *, keep: bool = True) -> Path:
     """Print a result and keep it in ``benchmarks/results/<name>.md``.
 
     Parameters
@@ -102,6 +102,8 @@ def write(name: str, title: str, command: str, body: str) -> Path:
         What was typed, as it is to be typed again.
     body : str
         Markdown; should say the machine (see :func:`machine`) and what the figures mean.
+    keep : bool, default True
+        False prints only, as quick runs do.
 
     Returns
     -------
@@ -110,9 +112,10 @@ def write(name: str, title: str, command: str, body: str) -> Path:
     """
     text = f"# {title}\n\nMade by `{command}`.\n\n{body.strip()}\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.md"
-    path.write_text(text)
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        path.write_text(text)
     return path
 
 
