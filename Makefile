@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_OPTIONS ?=
+BENCH_OPTIONS ?=
 BIN := $(VENV)/bin
 
 export OMP_NUM_THREADS ?= 1
@@ -19,7 +20,7 @@ help:
 	@echo "make test   style, layers, types, tests and doctests"
 	@echo "make lint   style, layers and types only"
 	@echo "make docs   documentation into docs/_build/html"
-	@echo "make bench  benchmark tables"
+	@echo "make bench  benchmark tables into benchmarks/results (BENCH_OPTIONS=--quick: a few minutes, printed only)"
 	@echo "make clean  removes what these made"
 
 $(BIN)/python:
@@ -53,7 +54,9 @@ docs: $(DOCS_ENV)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(BENCH_ENV)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/[!_]*.py; do \
+		echo "== $$script"; $(BIN)/python $$script $(BENCH_OPTIONS) || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) docs/_build docs/jupyter_execute docs/api/generated demo dist build
