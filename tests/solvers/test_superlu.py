@@ -98,6 +98,18 @@ def test_permuted_factor_is_independent_of_position_too():
     np.testing.assert_array_equal(factor.solve(NOISE[:, 33:34]), whole[:, 33:34])
 
 
+@pytest.mark.parametrize("permuted", [False, True])
+@pytest.mark.parametrize("width", [1, BLOCK, BLOCK + 1])
+def test_right_hand_sides_are_left_alone(width, permuted):
+    order = elimination_order((30, 41), boundary="cylinder", reach=1) if permuted else None
+    factor = SuperLUFactor(varied((30, 41), seed=5), permutation=order)
+    rhs = np.asfortranarray(NOISE[:, :width])
+    solved = factor.solve(rhs)
+    np.testing.assert_array_equal(rhs, NOISE[:, :width])
+    assert solved.flags.f_contiguous
+    assert not np.shares_memory(solved, rhs)
+
+
 def test_threads_share_a_factor():
     results: dict[int, np.ndarray] = {}
 
