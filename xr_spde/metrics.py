@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_spde._core.errors import GridError, ParameterError, unknown
+from xr_spde._core.errors import ParameterError, unknown
 from xr_spde._core.provenance import provenance
 from xr_spde.labels.arrays import array_of
 from xr_spde.labels.axes import check_replicates, find_replicates
-from xr_spde.labels.grid import Grid
+from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.sar.diagnose import correlation
 from xr_spde.sar.positions import POINT, At, find_points
 
@@ -202,42 +202,6 @@ def _described(score: xr.Dataset, **settings: object) -> xr.Dataset:
         score["point_" + name].attrs = {"long_name": f"{text}, at one point", "units": "1"}
     score.attrs = provenance("correlation_score", **settings)
     return score
-
-
-def same_grid(first: Grid, second: Grid) -> Grid:
-    """Check that two grids have the same cells, in whatever storage order.
-
-    Parameters
-    ----------
-    first, second : Grid
-        Grids of two objects that are to be compared.
-
-    Returns
-    -------
-    Grid
-        ``second``.
-
-    Raises
-    ------
-    GridError
-        Another shape, or other coordinates by more than a hundredth of a cell.
-    """
-    if first.shape != second.shape:
-        raise GridError(
-            f"the first object has {first.shape} rows and columns and the second {second.shape}; "
-            "compare them on one grid, for example with .sel() or .interp_like()"
-        )
-    rows, columns = (
-        (first.y_dim, first.canonical_y(), second.canonical_y()),
-        (first.x_dim, first.canonical_x(), second.canonical_x()),
-    )
-    for dim, mine, theirs in (rows, columns):
-        if not np.allclose(mine, theirs, rtol=0.0, atol=0.01 * abs(mine[1] - mine[0])):
-            raise GridError(
-                f"along {dim!r} the first object covers {mine[0]:g} to {mine[-1]:g} and the second "
-                f"{theirs[0]:g} to {theirs[-1]:g}; compare them on one grid"
-            )
-    return second
 
 
 def _weights(weights: str | xr.DataArray | None, grid: Grid, real: xr.DataArray) -> xr.DataArray:

@@ -165,7 +165,7 @@ def test_bad_input(pair, call, error, match):
 
 
 def test_other_grid_is_refused(pair):
-    with pytest.raises(GridError, match="one grid"):
+    with pytest.raises(GridError, match="the same cells are expected"):
         plot.correlation(pair[0], (45.0, 5.0), pair[1][:, 1:])
-    with pytest.raises(GridError, match="one grid"):
+    with pytest.raises(GridError, match="the same cells are expected"):
         plot.members(pair[0], pair[1][:, :, 1:])

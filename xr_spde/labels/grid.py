@@ -286,12 +286,59 @@ class Grid:
         i = int(np.rint(column)) % self.nx if self.periodic_x else int(np.rint(column))
         return min(max(int(np.rint(row)), 0), self.ny - 1), min(max(i, 0), self.nx - 1)
 
+    def described(self) -> str:
+        """Size and extent in words, for messages."""
+        y, x = self.canonical_y(), self.canonical_x()
+        return (
+            f"a grid of {self.ny} x {self.nx} cells, {self.y_dim} {y[0]:g} to {y[-1]:g} and "
+            f"{self.x_dim} {x[0]:g} to {x[-1]:g}"
+        )
+
     def _check_shape(self, array: NDArray[Any]) -> None:
         if tuple(array.shape[-2:]) != self.shape:
             raise ParameterError(
                 f"an array of shape {tuple(array.shape)} does not end with the shape {self.shape} "
                 f"of the grid; transpose it to (..., {self.y_dim!r}, {self.x_dim!r})"
             )
+
+
+def same_grid(
+    first: Grid, second: Grid, *, names: tuple[str, str] = ("the first object", "the second")
+) -> Grid:
+    """Check that two grids have the same cells, in whatever storage order.
+
+    Parameters
+    ----------
+    first, second : Grid
+        Grids of two objects that are used together.
+    names : (str, str)
+        What the objects are, for the message.
+
+    Returns
+    -------
+    Grid
+        ``second``.
+
+    Raises
+    ------
+    GridError
+        Another shape, or other coordinates by more than a hundredth of a cell.
+    """
+    # Single precision longitudes are off by a thousandth of a fine cell.
+    same = first.shape == second.shape and all(
+        np.allclose(mine, theirs, rtol=0.0, atol=0.01 * abs(step))
+        for mine, theirs, step in (
+            (first.canonical_y(), second.canonical_y(), first.dy),
+            (first.canonical_x(), second.canonical_x(), first.dx),
+        )
+    )
+    if not same:
+        raise GridError(
+            f"{names[0]} is on {first.described()} and {names[1]} on {second.described()}; the "
+            "same cells are expected; select or interpolate one of them, for instance with "
+            ".sel() or .interp_like()"
+        )
+    return second
 
 
 def _kind(

@@ -12,8 +12,7 @@ from matplotlib.patheffects import withStroke
 
 from xr_spde._core.errors import ParameterError
 from xr_spde.labels.axes import find_replicates
-from xr_spde.labels.grid import Grid
-from xr_spde.metrics import same_grid
+from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.plot import style
 from xr_spde.plot.layers import flat_map
 from xr_spde.sar.positions import At, find_points

@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import AxisNotFoundError, GridError, ParameterError
+from xr_spde._core.errors import AxisNotFoundError, ParameterError
 from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
 from xr_spde.labels.arrays import array_of, as_float
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.axes import check_replicates, find_replicates, find_spatial
-from xr_spde.labels.grid import Grid
+from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.lazy import single_core_chunk
 from xr_spde.labels.schema import MODE, MOMENTS, PARAMETERS, PATTERNS
 from xr_spde.sar.density import log_density
@@ -173,7 +173,7 @@ def log_likelihood(
     spatial = (grid.y_dim, grid.x_dim)
     replicates = find_replicates(da, dim, spatial=spatial)
     dataset, recipe = read_model(params, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y)
-    check_same_grid(grid, recipe.grid)
+    same_grid(grid, recipe.grid, names=("the data", "the parameter Dataset"))
     names = (*PARAMETERS, *(name for name in (*MOMENTS, PATTERNS) if name in dataset))
     cores = [(MODE, *spatial) if name == PATTERNS else spatial for name in names]
     maps = [
@@ -197,41 +197,6 @@ def log_likelihood(
     attrs = derived_attrs({}, long_name="log-likelihood", units="1")
     attrs |= provenance("log_likelihood", boundary=recipe.boundary, buffer=recipe.buffer)
     return densities.sum(replicates).rename("log_likelihood").assign_attrs(attrs)
-
-
-def check_same_grid(fields: Grid, params: Grid) -> None:
-    """Refuse fields and parameters whose cells are not the same.
-
-    Parameters
-    ----------
-    fields, params : Grid
-        Their grids; storage order does not matter.
-
-    Raises
-    ------
-    GridError
-        Another shape or other coordinates.
-    """
-    same = fields.shape == params.shape
-    for ours, theirs, step in (
-        (fields.canonical_y(), params.canonical_y(), fields.dy),
-        (fields.canonical_x(), params.canonical_x(), fields.dx),
-    ):
-        same = same and bool(np.allclose(ours, theirs, rtol=0.0, atol=1e-3 * abs(step)))
-    if not same:
-        raise GridError(
-            f"the fields are on {_described(fields)} and the parameters on {_described(params)}; "
-            "expected the same cells; select or interpolate one of them, for instance "
-            "params.sel of the coordinates of the fields"
-        )
-
-
-def _described(grid: Grid) -> str:
-    y, x = grid.canonical_y(), grid.canonical_x()
-    return (
-        f"a grid of {grid.ny} x {grid.nx} cells, {grid.y_dim} {y[0]:g} to {y[-1]:g} and "
-        f"{grid.x_dim} {x[0]:g} to {x[-1]:g}"
-    )
 
 
 def _plain(da: xr.DataArray, spatial: tuple[str, str], core: tuple[str, ...]) -> xr.DataArray:
