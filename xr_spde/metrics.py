@@ -17,6 +17,7 @@ from xr_spde._core.provenance import provenance
 from xr_spde.labels.arrays import array_of
 from xr_spde.labels.axes import check_replicates, find_replicates
 from xr_spde.labels.grid import Grid, same_grid
+from xr_spde.labels.schema import is_parameters
 from xr_spde.sar.diagnose import correlation
 from xr_spde.sar.positions import POINT, At, find_points
 
@@ -112,7 +113,7 @@ def correlation_score(
     at: list[Any] = [points] if find_points(points, grid, real).single else list(points)
     observed, noise = _empirical(real, replicates, at, grid)
     size = None
-    if isinstance(ensemble, xr.Dataset) and "kappa2" in ensemble:
+    if isinstance(ensemble, xr.Dataset) and is_parameters(ensemble):
         own_grid = same_grid(grid, Grid.from_object(ensemble, x=x, y=y))
         modelled = _canonical(correlation(ensemble, at, x=x, y=y), own_grid, grid)
     else:

@@ -519,3 +519,12 @@ def test_standardize_refuses(fields):
         standardize(fields.astype(object))
     with pytest.raises(AxisNotFoundError, match="ambiguous"):
         standardize(fields.expand_dims(number=2))
+
+
+def test_fields_called_theta_and_rho_are_fields(fields):
+    at = (float(fields.lat[2]), float(fields.lon[3]))
+    ocean = xr.Dataset({"theta": fields, "rho": 2.0 * fields})
+    found = correlation(ocean, at=at)
+    assert found.dims == ("variable", "lat", "lon")
+    alone = correlation(fields, at=at)
+    np.testing.assert_array_equal(found.sel(variable="theta"), alone)

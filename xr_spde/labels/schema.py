@@ -42,6 +42,34 @@ _ATTRS: dict[str, dict[str, str]] = {
 }
 
 
+def is_parameters(obj: object) -> bool:
+    """Whether an object is meant as a parameter Dataset rather than as fields.
+
+    ``theta`` and ``rho`` alone say nothing: potential temperature and density have these names.
+
+    Parameters
+    ----------
+    obj : object
+        Anything.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from xr_spde.labels.schema import is_parameters
+    >>> is_parameters(xr.Dataset({"theta": 290.0, "rho": 1.2})), is_parameters(
+    ...     xr.Dataset({"kappa2": 0.5, "theta": 0.0})
+    ... )
+    (False, True)
+    """
+    if not isinstance(obj, xr.Dataset):
+        return False
+    return "kappa2" in obj.data_vars or obj.attrs.get("schema") == PARAMETER_SCHEMA
+
+
 def parameter_attrs(
     name: str, source: Mapping[Hashable, object] | None = None
 ) -> dict[str, object]:

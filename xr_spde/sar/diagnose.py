@@ -19,7 +19,13 @@ from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.axes import check_replicates, find_replicates
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core, fold_replicates
-from xr_spde.labels.schema import MODE, PARAMETERS, PATTERNS, check_parameter_values
+from xr_spde.labels.schema import (
+    MODE,
+    PARAMETERS,
+    PATTERNS,
+    check_parameter_values,
+    is_parameters,
+)
 from xr_spde.sar import pairs
 from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 from xr_spde.sar.positions import POINT, At, Points, find_points
@@ -89,7 +95,7 @@ def correlation(
     >>> float(correlation(params, at=(4, 4), buffer=20).sel(y=4, x=5).round(2))
     0.68
     """
-    if isinstance(obj, xr.Dataset) and any(name in obj.data_vars for name in PARAMETERS):
+    if isinstance(obj, xr.Dataset) and is_parameters(obj):
         if dim is not None:
             raise ParameterError(
                 f"dim={dim!r} was given with a parameter Dataset, which has no replicates; leave "
