@@ -169,7 +169,7 @@ def put(name, value, *points):
 def test_good_values():
     assert not check_parameter_values(**maps()).any()
     assert not check_parameter_values(**put("rho", 1 - 1e-9, (0, 0))).any()
-    assert not check_parameter_values(**put("theta", 40.0, (0, 0))).any()
+    assert not check_parameter_values(**put("theta", 6.2, (0, 0))).any()
     std = np.zeros((4, 5))
     assert not check_parameter_values(**maps(), mean=std, std=std).any()
 
@@ -196,6 +196,7 @@ def test_land_is_missing_in_all_three_and_carried():
         (put("kappa2", np.inf, (0, 3)), r"kappa2 is infinite at 1 of 20"),
         (put("rho", np.inf, (0, 3)), r"rho is infinite at 1 of 20"),
         (put("theta", -np.inf, (0, 3)), r"theta is infinite at 1 of 20"),
+        (put("theta", 45.0, (0, 3)), r"theta is beyond a full turn at 1 of 20.*np\.deg2rad"),
         (
             put("theta", np.nan, (0, 3)),
             r"only some .*\(theta at 1 grid points while kappa2, rho are not",

@@ -242,8 +242,8 @@ def check_parameter_values(
     ------
     SchemaError
         Naming the variable, the number of bad points and the first of them: ``kappa2 <= 0``,
-        ``rho < 1`` (by more than 1e-6), infinities, NaN in only some of the three parameters, NaN
-        of a moment off land, a negative ``std``.
+        ``rho < 1`` (by more than 1e-6), ``theta`` beyond a full turn (degrees?), infinities, NaN in
+        only some of the three parameters, NaN of a moment off land, a negative ``std``.
 
     Examples
     --------
@@ -268,6 +268,10 @@ def check_parameter_values(
     _refuse(
         values["rho"] < 1 - _RHO_TOLERANCE, "rho", values["rho"], "below 1",
         "rho >= 1 is expected; where it is below, use 1 / rho and turn theta by pi / 2",
+    )  # fmt: skip
+    _refuse(
+        np.abs(values["theta"]) > 2.0 * np.pi, "theta", values["theta"], "beyond a full turn",
+        "radian are expected; convert degrees with np.deg2rad",
     )  # fmt: skip
     if std is not None:
         _refuse(std < 0, "std", std, "negative", "a standard deviation is expected; take abs(std)")
