@@ -135,3 +135,14 @@ def test_derived_attrs_drop_what_no_longer_holds():
         "long_name": "variance", "units": "K2", "grid_mapping": "crs", "method": "exact",
     }  # fmt: skip
     assert inherited_provenance({"xr_spde_method": "a", "units": "K"}) == {"xr_spde_method": "a"}
+
+
+def test_projection_comes_along():
+    field = (("time", "y", "x"), np.zeros((2, 3, 4)), {"grid_mapping": "crs"})
+    crs = ((), 0, {"grid_mapping_name": "polar_stereographic"})
+    one = array_of(xr.Dataset({"t": field, "crs": crs}))
+    assert one.name == "t"
+    assert one.coords["crs"].attrs["grid_mapping_name"] == "polar_stereographic"
+    two = array_of(xr.Dataset({"t": field, "u": field, "crs": crs}))
+    assert "crs" in two.coords
+    assert two.attrs["grid_mapping"] == "crs"

@@ -222,3 +222,18 @@ def test_missing_in_two_variables_counts_both():
         SchemaError, match=r"\(rho at 2, theta at 1 grid points while kappa2 is not\)"
     ):
         check_parameter_values(**values)
+
+
+def test_names_stand_in_for_long_names_and_lost_projections_are_not_named():
+    dims = ("y", "x")
+    maps = {name: xr.DataArray(np.ones((2, 3)), dims=dims) for name in ("kappa2", "rho", "theta")}
+    source = xr.DataArray(0.0, name="t2m", attrs={"grid_mapping": "crs", "units": "K"})
+    built = parameters_dataset(
+        {**maps, "mean": maps["rho"]}, method="m", boundary="plane", source=source
+    )
+    assert built["mean"].attrs == {"long_name": "mean of t2m over the replicates", "units": "K"}
+    source.attrs["standard_name"] = "air_temperature"
+    mean = maps["rho"].assign_coords(crs=0)
+    built = parameters_dataset({**maps, "mean": mean}, method="m", boundary="plane", source=source)
+    assert built["mean"].attrs["grid_mapping"] == "crs"
+    assert built["mean"].attrs["long_name"] == "mean of air_temperature over the replicates"

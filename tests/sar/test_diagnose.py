@@ -528,3 +528,11 @@ def test_fields_called_theta_and_rho_are_fields(fields):
     assert found.dims == ("variable", "lat", "lon")
     alone = correlation(fields, at=at)
     np.testing.assert_array_equal(found.sel(variable="theta"), alone)
+
+
+def test_positions_may_be_coordinates(fields):
+    expected = correlation(fields, at=(float(fields.lat[2]), float(fields.lon[3])))
+    for at in ((fields.lat[2], fields.lon[3]), {"lat": fields.lat[2], "lon": fields.lon[3]}):
+        xr.testing.assert_identical(correlation(fields, at=at), expected)
+    with pytest.raises(ParameterError, match="is no position"):
+        correlation(fields, at={"lat": "north", "lon": 3.0})

@@ -102,15 +102,23 @@ def array_of(
     if not chosen:
         raise _no_variable(obj, reasons)
     if len(chosen) == 1:
-        return obj[next(iter(chosen))]
+        return _with_projection(obj[next(iter(chosen))], obj)
     _check_alike(obj, chosen)
     first = obj[next(iter(chosen))]
     joined = obj[list(chosen)].to_dataarray("variable").transpose("variable", *first.dims)
     common = {k: v for k, v in first.attrs.items() if all(obj[n].attrs.get(k) == v for n in chosen)}
-    return joined.drop_attrs(deep=False).assign_attrs(common).rename(None)
+    return _with_projection(joined.drop_attrs(deep=False).assign_attrs(common).rename(None), obj)
 
 
 dataset_to_array = array_of
+
+
+def _with_projection(da: xr.DataArray, obj: xr.Dataset) -> xr.DataArray:
+    """Add the map projection that the attribute ``grid_mapping`` names as a scalar coordinate."""
+    name = str(da.attrs.get("grid_mapping", ""))
+    if name in obj.data_vars and obj[name].ndim == 0:
+        return da.assign_coords({name: obj[name].variable})
+    return da
 
 
 def _no_variable(obj: xr.Dataset, reasons: dict[str, Exception]) -> Exception:

@@ -137,12 +137,16 @@ def parameters_dataset(
         A parameter is missing.
     """
     _require(variables)
-    from_attrs = {} if source is None else source.attrs
+    from_attrs = {} if source is None else _quantity_attrs(source)
     described = {
         name: da.drop_attrs(deep=False).assign_attrs(parameter_attrs(name, from_attrs))
         for name, da in variables.items()
     }
     dataset = xr.Dataset(described)
+    for variable in dataset.variables.values():
+        # The map projection is often a data variable, which does not come along with a field.
+        if variable.attrs.get("grid_mapping", "") not in dataset.variables:
+            variable.attrs.pop("grid_mapping", None)
     dataset.attrs = {
         "Conventions": "CF-1.11",
         "schema": PARAMETER_SCHEMA,
@@ -311,6 +315,13 @@ def _refuse(
             f"{name} is {what} at {count} of {array.size} grid points, first at index {first} "
             f"({array[first]:g}); {advice}"
         )
+
+
+def _quantity_attrs(source: xr.DataArray) -> dict[Hashable, object]:
+    """Attributes of the fields, with a long name in any case where they have a name."""
+    named = {} if source.name is None else {"long_name": str(source.name)}
+    standard = source.attrs.get("standard_name")
+    return {**named, **({"long_name": standard} if standard else {}), **source.attrs}
 
 
 def _require(variables: Mapping[str, object] | Mapping[Hashable, object]) -> None:

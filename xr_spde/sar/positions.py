@@ -106,11 +106,19 @@ def _is_pair(at: object) -> bool:
     if isinstance(at, str | Mapping) or not np.iterable(at):
         return False
     values = list(at)
-    return len(values) == 2 and all(isinstance(value, Real | np.number) for value in values)
+    return len(values) == 2 and all(map(_is_number, values))
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number, also as ``ds.lat[3]``."""
+    if isinstance(value, Real | np.number):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and np.ndim(value) == 0 and dtype.kind in "iuf"  # type: ignore[arg-type]
 
 
 def _pair(position: Any, grid: Grid, obj: xr.DataArray | xr.Dataset) -> tuple[float, float]:
-    if isinstance(position, Mapping):
+    if isinstance(position, Mapping) and all(map(_is_number, position.values())):
         named = {_dimension(name, obj): float(value) for name, value in position.items()}
         if set(named) == {grid.y_dim, grid.x_dim} and len(position) == 2:
             return named[grid.y_dim], named[grid.x_dim]
