@@ -96,6 +96,26 @@ def test_members_share_a_scale_and_the_real_mean(pair):
     assert figure.axes[-1].get_xlabel() == "anomaly (K)"
 
 
+@pytest.mark.parametrize(
+    ("times", "titles"),
+    [
+        (xr.date_range("2000-01-01", periods=3, freq="YS"), ["2000-01-01", "2001-01-01"]),
+        (
+            xr.date_range("2000-01-01", periods=3, freq="6h"),
+            ["2000-01-01 00:00", "2000-01-01 06:00"],
+        ),
+        (
+            xr.date_range("2000-02-30", periods=3, freq="D", calendar="360_day", use_cftime=True),
+            ["2000-02-30", "2000-03-01"],
+        ),
+    ],
+)
+def test_times_are_written_short(times, titles):
+    fields = ensemble(3, 0, "time").assign_coords(time=times)
+    figure = plot.members(fields, k=2)
+    assert [ax.get_title("left") for ax in figure.axes[:2]] == [f"real, {t}" for t in titles]
+
+
 def test_members_as_they_are(pair):
     figure = plot.members(pair[0], k=1, anomalies=False)
     np.testing.assert_array_equal(drawn(figure.axes[0])[0], pair[0].values[0][::-1])

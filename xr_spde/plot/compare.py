@@ -186,7 +186,7 @@ def members(
         for row, (label, drawn) in enumerate(zip(labels, rows, strict=False)):
             for column, (number, values) in enumerate(drawn):
                 style.draw_map(axes[row, column], values, grid, **scale)
-                axes[row, column].set_title(f"{label}, member {number}")
+                axes[row, column].set_title(f"{label}, {number}")
         what = "anomaly" if anomalies else str(fields.attrs.get("long_name", fields.name or ""))
         style.colour_bar(
             axes[0, 0].collections[0],
@@ -248,9 +248,22 @@ def _pick(
             f"pass which= with positions below {array.sizes[dim]}, or a smaller k"
         )
     drawn = array.isel({dim: list(chosen)}).compute()
-    names = drawn[dim].values if dim in drawn.coords else np.asarray(chosen)
+    names = _member_names(drawn[dim]) if dim in drawn.coords else [f"member {n}" for n in chosen]
     maps = (flat_map(drawn.isel({dim: n}), grid, "the ensemble") for n in range(len(chosen)))
-    return [(str(name), values) for name, values in zip(names, maps, strict=True)]
+    return list(zip(names, maps, strict=True))
+
+
+def _member_names(labels: xr.DataArray) -> list[str]:
+    """Dates where members are times, as short as they differ; else their numbers."""
+    values = labels.values
+    if values.dtype.kind == "M":
+        texts = np.datetime_as_string(values, unit="m").tolist()
+    elif hasattr(values.flat[0], "isoformat"):  # calendars other than the Gregorian
+        texts = [value.isoformat()[:16] for value in values.flat]
+    else:
+        return [f"member {value}" for value in values]
+    midnight = all(text.endswith("T00:00") for text in texts)
+    return [text[:10] if midnight else text.replace("T", " ") for text in texts]
 
 
 def _member_scale(
