@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import tracemalloc
 
@@ -9,7 +10,12 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from xr_spde._core.errors import MemoryGuardError, ParameterError, UnknownNameError
+from xr_spde._core.errors import (
+    MemoryGuardError,
+    MissingDependencyError,
+    ParameterError,
+    UnknownNameError,
+)
 from xr_spde._core.options import set_options
 from xr_spde.fields.sar import operator
 from xr_spde.solvers import choose
@@ -30,6 +36,17 @@ def test_every_solver_keeps_the_protocol(solver):
     expected = (np.linalg.inv(dense) ** 2).sum(axis=1)
     np.testing.assert_allclose(factor.gram_inverse_diagonal(), expected, rtol=1e-12)
     assert factor.nbytes > 0
+
+
+def test_a_graphics_card_is_not_ignored_silently(monkeypatch):
+    with set_options(device="cuda"):
+        monkeypatch.setattr(choose, "resolve_device", lambda: "cuda")
+        with pytest.warns(UserWarning, match="runs on the processor"):
+            choose.factor(MATRIX, shape=SHAPE, boundary="cylinder")
+        monkeypatch.undo()
+        if importlib.util.find_spec("cupy") is None:
+            with pytest.raises(MissingDependencyError, match="gpu"):
+                choose.factor(MATRIX, shape=SHAPE, boundary="cylinder")
 
 
 def test_large_grids_take_the_order_of_the_grid(monkeypatch):

@@ -123,7 +123,8 @@ class set_options:  # noqa: N801 - reads as a verb, as in xarray
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
-        Where linear algebra runs. ``"cuda"`` needs cupy (extra ``gpu``).
+        Where linear algebra runs. ``"cuda"`` needs cupy (extra ``gpu``), and a solver for it: the
+        present ones run on the processor and say so.
     memory_limit : int or None
         Bytes that one factorisation may take. None: 60 % of what is available.
     factor_cache : int

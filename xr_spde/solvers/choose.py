@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import scipy.sparse as sp
 
+from xr_spde._core.device import resolve_device
 from xr_spde._core.errors import ParameterError, unknown
 from xr_spde._core.memory import check_memory
 from xr_spde.solvers.dissection import gram_inverse
@@ -105,6 +107,8 @@ def factor(
         If matrix and shape do not fit.
     MemoryGuardError
         If the factor is predicted not to fit in memory; nothing has been allocated then.
+    MissingDependencyError
+        If the option ``device`` is "cuda" and cupy is not installed.
     SolverError
         If the matrix is singular.
     """
@@ -113,6 +117,13 @@ def factor(
     if matrix.shape != (n, n):
         raise ParameterError(f"matrix has shape {matrix.shape}; expected {(n, n)} for {shape}")
     guard(shape)
+    if resolve_device() == "cuda":
+        warnings.warn(
+            f"device='cuda' was asked for and the solver {name!r} runs on the processor; it is "
+            "used all the same",
+            UserWarning,
+            stacklevel=2,
+        )
     return SOLVERS[name](matrix, shape, boundary)
 
 
