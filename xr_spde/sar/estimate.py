@@ -31,6 +31,7 @@ from xr_spde.sar.settings import (
     check_method,
     check_modes,
     check_penalty,
+    check_room,
     check_size,
 )
 from xr_spde.sar.statistics import LagSums, shifted, stencil_gram
@@ -211,8 +212,9 @@ def estimate(
     Penalised local Whittle likelihood of the nine-point spatial autoregressive model
     ``B y = e`` (model: LatticeVision, arXiv 2505.09803; likelihood: Whittle 1954), see
     `xr_spde.sar.whittle`. The data are read once, replicate by replicate, and enter through their
-    lag products alone: memory does not grow with the number of replicates, their order does not
-    matter beyond rounding, and chunks do not matter at all.
+    lag products alone: memory does not grow with the number of replicates, and chunks do not
+    matter at all. Their order tells only which of them are held out to choose patterns (every
+    fourth in turn).
 
     Parameters
     ----------
@@ -272,6 +274,8 @@ def estimate(
         Complex, object or date values.
     UnknownNameError
         Unknown method or boundary.
+    MemoryGuardError
+        The sums and the fit would not fit in memory.
 
     Examples
     --------
@@ -301,6 +305,7 @@ def estimate(
         uncertainty=uncertainty,
         single=count == 1,
     )
+    check_room(grid, settings.dilations)
     results = fold_replicates(
         fields,
         replicates,

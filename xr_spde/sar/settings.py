@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xr_spde._core.errors import GridError, ParameterError, unknown
+from xr_spde._core.memory import check_memory
 from xr_spde.labels.grid import Grid
 from xr_spde.sar.patterns import CANDIDATES
 
@@ -18,6 +19,8 @@ DILATIONS = (1, 2, 4, 8)
 """Distances between the neighbours of the stencil that are tried, in cells."""
 
 _SMALLEST = 6
+# Maps of the size of the grid that are held at once, as measured on 361 x 720 and 721 x 1440 cells.
+_MAPS, _MAPS_PER_DILATION = 80, 120
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,16 @@ def check_size(grid: Grid) -> None:
             f"the grid has {grid.ny} rows ({grid.y_dim}) and {grid.nx} columns ({grid.x_dim}); "
             f"expected at least {_SMALLEST} of each: parameters that vary need neighbours"
         )
+
+
+def check_room(grid: Grid, dilations: tuple[int, ...]) -> None:
+    """Raise if sums and fit would not fit in memory; gaps in the data take up to twice as much."""
+    maps = _MAPS + _MAPS_PER_DILATION * len(dilations)
+    check_memory(
+        8.0 * maps * grid.ny * grid.nx,
+        what=f"estimating parameters on a grid of {grid.ny} x {grid.nx} cells",
+        remedy="Coarsen the fields, select a region, or try one spacing only with dilation=1.",
+    )
 
 
 def _whole(value: Any) -> bool:
