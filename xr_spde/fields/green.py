@@ -5,7 +5,7 @@ the response of the field at a point to its own forcing. A local likelihood take
 uniform medium. Next to a boundary, or to a region of much shorter range, the response is smaller,
 and where the range is long the difference is far larger than the information about kappa2. In two
 dimensions the response has no units and its difference to the uniform one varies slowly, so it is
-found on a coarse grid.
+found at some hundreds of sites, and on a coarser grid where the given one is large.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from xr_spde.solvers.superlu import SuperLUFactor
 
 Float = NDArray[np.float64]
 
-_COLUMNS = 256
+Index = NDArray[np.int64]
+
+_COLUMNS = 128
 
 
 def excess_response(
@@ -30,7 +32,8 @@ def excess_response(
     *,
     boundary: str,
     buffer: int,
-    max_nodes: int = 2500,
+    max_nodes: int = 20_000,
+    max_sites: int = 900,
 ) -> Float:
     """Diagonal of B^-1 minus its value in an endless uniform medium.
 
@@ -44,7 +47,9 @@ def excess_response(
         Cells between the grid and the boundary on sides that are not periodic, with the
         parameters of the nearest edge cell.
     max_nodes : int, optional
-        Size of the coarse grid, buffer included.
+        Size of the grid that is solved on, buffer included.
+    max_sites : int, optional
+        Number of cells at which the response is found; in between it is interpolated.
 
     Returns
     -------
@@ -64,11 +69,14 @@ def excess_response(
     kappa2 = np.exp(maps[0]) * step_y * step_x
     hxx, hyy, hxy = tensor_of_log(maps[1], maps[2])
     hxx, hyy = hxx * step_y / step_x, hyy * step_x / step_y
-    difference = _diagonal_of_inverse(kappa2, hxx, hyy, hxy, boundary)
-    difference -= log_symbol_mean(kappa2, hxx, hyy, hxy)[1][0]
+    inner = (pad_y / step_y, pad_x / step_x)
+    sites = _sites((rows, columns), inner, max_sites)
+    chosen = np.ix_(*sites)
+    difference = _responses(kappa2, hxx, hyy, hxy, boundary, sites)
+    difference -= log_symbol_mean(kappa2[chosen], hxx[chosen], hyy[chosen], hxy[chosen])[1][0]
     back_y = (np.arange(ny) + pad_y + 0.5) / step_y - 0.5
     back_x = (np.arange(nx) + pad_x + 0.5) / step_x - 0.5
-    return _sample(difference, back_y, back_x)
+    return _between(difference, sites, back_y, back_x)
 
 
 def tensor_of_log(h1: Float, h2: Float) -> tuple[Float, Float, Float]:
@@ -97,14 +105,35 @@ def _sample(field: Float, y: Float, x: Float) -> Float:
     return np.asarray(map_coordinates(field, points, order=1, mode="nearest"))
 
 
-def _diagonal_of_inverse(kappa2: Float, hxx: Float, hyy: Float, hxy: Float, boundary: str) -> Float:
-    """Exact diagonal of B^-1 on a small grid, by solving for all unit vectors in turn."""
+def _sites(shape: tuple[int, int], rim: tuple[float, float], most: int) -> tuple[Index, Index]:
+    """Rows and columns of a lattice of sites inside the rim, the outermost cells included."""
+    spans = [(int(edge), size - 1 - int(edge)) for size, edge in zip(shape, rim, strict=True)]
+    lengths = [high - low + 1 for low, high in spans]
+    ratio = max(1.0, np.sqrt(lengths[0] * lengths[1] / most))
+    rows, columns = (
+        np.unique(np.rint(np.linspace(low, high, max(2, round(n / ratio)))).astype(np.int64))
+        for (low, high), n in zip(spans, lengths, strict=True)
+    )
+    return rows, columns
+
+
+def _responses(
+    kappa2: Float, hxx: Float, hyy: Float, hxy: Float, boundary: str, sites: tuple[Index, Index]
+) -> Float:
+    """Diagonal of B^-1 at the sites, by solving for their unit vectors."""
     factor = SuperLUFactor(assemble(tensor_weights(kappa2, hxx, hyy, hxy), boundary=boundary))
-    nodes = kappa2.size
-    diagonal = np.empty(nodes)
-    for start in range(0, nodes, _COLUMNS):
-        chosen = np.arange(start, min(start + _COLUMNS, nodes))
-        forcing = np.zeros((nodes, chosen.size))
-        forcing[chosen, np.arange(chosen.size)] = 1.0
-        diagonal[chosen] = factor.solve(forcing)[chosen, np.arange(chosen.size)]
-    return diagonal.reshape(kappa2.shape)
+    cells = (sites[0][:, None] * kappa2.shape[1] + sites[1]).ravel()
+    found = np.empty(cells.size)
+    for start in range(0, cells.size, _COLUMNS):
+        some = cells[start : start + _COLUMNS]
+        forcing = np.zeros((kappa2.size, some.size))
+        forcing[some, np.arange(some.size)] = 1.0
+        found[start : start + some.size] = factor.solve(forcing)[some, np.arange(some.size)]
+    return found.reshape(sites[0].size, sites[1].size)
+
+
+def _between(values: Float, sites: tuple[Index, Index], y: Float, x: Float) -> Float:
+    """Linear interpolation between sites; the nearest value outside."""
+    rows = np.interp(y, sites[0], np.arange(sites[0].size))
+    columns = np.interp(x, sites[1], np.arange(sites[1].size))
+    return _sample(values, rows, columns)

@@ -20,8 +20,8 @@ from xr_spde.labels.axes import find_replicates, find_spatial
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, fold_replicates
 from xr_spde.labels.schema import parameters_dataset
-from xr_spde.sar.patterns import BlockSums, choose_patterns, pattern_maps
-from xr_spde.sar.scale import best_scale, remove_patterns
+from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
+from xr_spde.sar.scale import best_scale, pool_gaps, remove_patterns
 from xr_spde.sar.settings import (
     DILATIONS,
     METHODS,
@@ -79,9 +79,11 @@ def _conclude(walk: _Walk, *, settings: Settings) -> dict[str, Array]:
         clear = _whole_neighbourhood(usable, lags.dilation, periodic=settings.periodic)
         weight = np.where(clear, np.maximum(freedom - len(patterns), 0.0), 0.0)
         repair = bool(moments.seen[usable].min() < moments.replicates)
-        gram = remove_patterns(
-            gram, patterns, lags.dilation, periodic=settings.periodic, repair=repair
-        )
+        if repair:
+            gram = pool_gaps(gram, weight, periodic=settings.periodic)
+        gram = remove_patterns(gram, patterns, lags.dilation, periodic=settings.periodic)
+        if repair or len(patterns):
+            gram = make_positive(gram)
         scales.append((lags.dilation, gram, weight))
     if not (scales[0][2] > 0).any():
         raise ParameterError(

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_spde.sar.patterns import BlockSums, combine, local_correlation, make_positive, shrink
-from xr_spde.sar.statistics import stencil_features
+from xr_spde.sar.patterns import BlockSums, combine, local_correlation, shrink
+from xr_spde.sar.statistics import shifted, stencil_features
 from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
 
 Float = NDArray[np.float64]
@@ -17,9 +17,36 @@ Scale = tuple[int, Float, Float]
 _GAIN = 0.05
 
 
-def remove_patterns(
-    gram: Float, patterns: Float, dilation: int, *, periodic: bool, repair: bool
-) -> Float:
+def pool_gaps(gram: Float, weight: Float, *, periodic: bool) -> Float:
+    """Average moments over the nine cells around each, weighted by their replicates.
+
+    Moments from pairs with a missing end need not be positive definite, cell by cell; clipping
+    their negative part would bias what is left, and the mean over a few cells hardly needs it.
+
+    Parameters
+    ----------
+    gram : ndarray (4, 4, ny, nx)
+        Second moments of the features.
+    weight : ndarray (ny, nx)
+        Degrees of freedom behind each cell.
+    periodic : bool
+        Whether columns wrap around.
+
+    Returns
+    -------
+    ndarray (4, 4, ny, nx)
+        Zero where the weight is.
+    """
+    total, moments = np.zeros_like(weight), np.zeros_like(gram)
+    weighted = gram * weight
+    for rows in (-1, 0, 1):
+        for columns in (-1, 0, 1):
+            total += shifted(weight, (rows, columns), periodic=periodic)
+            moments += shifted(weighted, (rows, columns), periodic=periodic)
+    return np.asarray(moments / np.maximum(total, 1e-300) * (weight > 0))
+
+
+def remove_patterns(gram: Float, patterns: Float, dilation: int, *, periodic: bool) -> Float:
     """Moments of the stencil's features without what the patterns bring to them.
 
     Parameters
@@ -32,17 +59,15 @@ def remove_patterns(
         Cells between the neighbours of the stencil.
     periodic : bool
         Whether columns wrap around.
-    repair : bool
-        Make the matrices positive definite even without patterns (pairs with a missing end).
 
     Returns
     -------
     ndarray (4, 4, ny, nx)
     """
-    if len(patterns):
-        features = stencil_features(patterns, dilation=dilation, periodic=periodic)
-        gram = gram - np.einsum("aknm,bknm->abnm", features, features)
-    return make_positive(gram) if repair or len(patterns) else gram
+    if not len(patterns):
+        return gram
+    features = stencil_features(patterns, dilation=dilation, periodic=periodic)
+    return np.asarray(gram - np.einsum("aknm,bknm->abnm", features, features))
 
 
 def best_scale(

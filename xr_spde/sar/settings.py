@@ -119,7 +119,7 @@ def check_modes(modes: Any, count: int) -> int:
 
 def check_dilation(dilation: Any, grid: Grid) -> tuple[int, ...]:
     """Return the distances to try on a grid."""
-    fitting = tuple(d for d in DILATIONS if 8 * d <= min(grid.shape)) or (1,)
+    fitting = tuple(d for d in DILATIONS if 4 * d <= min(grid.shape)) or (1,)
     if dilation == "auto":
         return fitting
     if not _whole(dilation) or dilation not in DILATIONS:
