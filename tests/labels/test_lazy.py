@@ -13,7 +13,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_spde._core.errors import MemoryGuardError
+from xr_spde._core.errors import MemoryGuardError, ParameterError
 from xr_spde.labels import lazy
 from xr_spde.labels.chain import Fold
 from xr_spde.labels.lazy import Output, apply_core, fold_replicates, is_lazy, single_core_chunk
@@ -334,3 +334,15 @@ def test_is_lazy():
     assert is_lazy(da.to_dataset(name="a"))
     assert not is_lazy(da.compute())
     assert not is_lazy(np.zeros(3))
+
+
+def test_new_dimensions_do_not_take_the_name_of_old_ones():
+    fields = xr.DataArray(np.zeros((2, 5, 3, 4)), dims=("mode", "time", "lat", "lon"))
+    output = {"total": Output(("mode", "lat", "lon"), sizes={"mode": 6})}
+    walk = {"init": list, "step": list, "finish": dict, "output": output}
+    with pytest.raises(ParameterError, match=r"dimension or coordinate 'mode'.*\.rename"):
+        fold_replicates(fields, "time", ("lat", "lon"), **walk)
+    with pytest.raises(ParameterError, match="'mode'"):
+        fold_replicates(fields[0].assign_coords(mode=3), "time", ("lat", "lon"), **walk)
+    with pytest.raises(ParameterError, match="'mode'"):
+        apply_core(np.sum, fields, core_dims=[("lat", "lon")], output=output)

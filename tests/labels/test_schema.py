@@ -237,3 +237,13 @@ def test_names_stand_in_for_long_names_and_lost_projections_are_not_named():
     built = parameters_dataset({**maps, "mean": mean}, method="m", boundary="plane", source=source)
     assert built["mean"].attrs["grid_mapping"] == "crs"
     assert built["mean"].attrs["long_name"] == "mean of air_temperature over the replicates"
+
+
+def test_one_pattern_may_be_selected():
+    dims = ("y", "x")
+    maps = {name: (dims, np.ones((2, 3))) for name in ("kappa2", "rho", "theta", "std")}
+    patterns = (("mode", *dims), np.ones((4, 2, 3)))
+    params = xr.Dataset({**maps, "patterns": patterns}, coords={"mode": np.arange(4)})
+    checked = validate_parameters(params.isel(mode=2))
+    assert checked["patterns"].dims == ("mode", "y", "x")
+    assert checked["patterns"].shape == (1, 2, 3)

@@ -365,3 +365,10 @@ def test_the_memory_limit_counts_a_given_buffer(params):
         emulate(params, 1, buffer=0)
         with pytest.raises(MemoryGuardError, match="407 x 409"):
             emulate(params, 1, buffer=200)
+
+
+def test_one_selected_pattern_is_one_pattern(params):
+    waves = np.stack([np.full((7, 9), 0.3), np.full((7, 9), 0.6)])
+    both = params.assign(patterns=(("mode", "lat", "lon"), waves * params["std"].values))
+    one = emulate(both.isel(mode=1), 3, seed=1)
+    xr.testing.assert_equal(one, emulate(both.isel(mode=[1]), 3, seed=1))

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import DTypeLike, NDArray
 
-from xr_spde._core.errors import MemoryGuardError
+from xr_spde._core.errors import MemoryGuardError, ParameterError
 from xr_spde._core.memory import format_bytes, memory_budget
 from xr_spde.labels.chain import Fold, fold_array
 
@@ -158,6 +158,7 @@ def apply_core(
     >>> apply_core(np.sum, fields, core_dims=[("lat", "lon")], output=total)["total"].values
     array([6., 6., 6., 6.])
     """
+    _check_new_names(output, [name for a in args for name in (*a.dims, *a.coords)], core_dims)
     ready = [single_core_chunk(a, d, limit) for a, d in zip(args, core_dims, strict=True)]
     known = {dim for dims in core_dims for dim in dims}
     sizes = {d: n for spec in output.values() for d, n in spec.sizes.items() if d not in known}
@@ -240,6 +241,7 @@ def fold_replicates(
     ... )["sum"].values[0]
     array([4., 4., 4.])
     """
+    _check_new_names(output, [*da.dims, *da.coords], [(dim, *spatial)])
     leading = [str(name) for name in da.dims if name not in (dim, *spatial)]
     ordered = single_core_chunk(da, spatial, limit).transpose(*leading, dim, *spatial)
     shapes = {name: _core_shape(spec, da) for name, spec in output.items()}
@@ -257,6 +259,18 @@ def fold_replicates(
         }
         results[name] = xr.DataArray(arrays[name], coords, dims, name=name, attrs=da.attrs)
     return results
+
+
+def _check_new_names(
+    output: Mapping[str, Output], taken: Sequence[Hashable], core_dims: Sequence[Sequence[str]]
+) -> None:
+    """Refuse data that have a leading dimension or coordinate named like a new one."""
+    new = {name for spec in output.values() for name in spec.sizes}
+    for name in new.intersection(map(str, taken)).difference(*core_dims):
+        raise ParameterError(
+            f"the data already have a dimension or coordinate {name!r}, which the result needs; "
+            f'rename it, for instance .rename({name}="{name}_of_data")'
+        )
 
 
 def _core_shape(spec: Output, da: xr.DataArray) -> tuple[int, ...]:

@@ -205,6 +205,9 @@ def validate_parameters(
             "xr.full_like or .broadcast_like"
         )
     leading = [dim for dim in core.dims if dim not in (y_dim, x_dim)]
+    if PATTERNS in floats and MODE not in floats[PATTERNS].dims:  # one, selected from several
+        floats = {name: da.drop_vars(MODE, errors="ignore") for name, da in floats.items()}
+        floats[PATTERNS] = floats[PATTERNS].expand_dims(MODE)
     for name, da in floats.items():
         allowed = (*core.dims, MODE) if name == PATTERNS else core.dims
         extra = [dim for dim in da.dims if dim not in allowed]
