@@ -55,7 +55,8 @@ def main() -> None:
             [label, f"{middle:.3f}", f"{min(cost):.3f}", f"{middle - base:+.3f}", modules, peak]
         )
     header = ["import", "CPU s, median", "least", "over xarray", "modules", "peak MB"]
-    body = f"{machine()}\n\n{table(header, rows)}\n\nMedian of {turns} processes, bytecode compiled; 0.01 s is noise."
+    body = f"{machine()}\n\n{table(header, rows)}\n\nMedian of {turns} processes, "
+    body += "bytecode compiled; 0.01 s is noise."
     command = "python benchmarks/import_time.py" + (" --quick" if quick else "")
     write("import", "Import", command, body, keep=not quick)
 
