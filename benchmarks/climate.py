@@ -110,12 +110,11 @@ def main() -> None:
     for name, (real, dim) in data_sets().items():
         rows += rows_of(name, real, str(dim))
         print(table(header, rows[-7:]), flush=True)
-    print(machine())
     write(
         "climate",
         "Emulated against real correlations",
         "XR_SPDE_DATA_DIR=FOLDER python benchmarks/climate.py",
-        table(header, rows),
+        f"{machine()}\n\n{table(header, rows)}",
     )
 
 

@@ -68,15 +68,15 @@ def test_remove_patterns_takes_their_moments_away():
         sums.add(member)
     gram, weight = stencil_gram(sums.finish(), periodic=True)
     patterns = 0.05 * rng.normal(size=(2, 9, 10))
-    left = remove_patterns(gram, patterns, 1, periodic=True, repair=False)
+    left = remove_patterns(gram, patterns, 1, periodic=True)
     features = stencil_features(patterns, dilation=1, periodic=True)
     inner = weight > 0
     truth = gram - np.einsum("aknm,bknm->abnm", features, features)
     np.testing.assert_allclose(left[:, :, inner], truth[:, :, inner], rtol=1e-12, atol=1e-14)
     none = np.zeros((0, 9, 10))
-    assert remove_patterns(gram, none, 1, periodic=True, repair=False) is gram
+    assert remove_patterns(gram, none, 1, periodic=True) is gram
     # a pattern larger than the field leaves moments that are still usable
-    rest = remove_patterns(gram, 100.0 * patterns, 1, periodic=True, repair=False)
+    rest = remove_patterns(gram, 100.0 * patterns, 1, periodic=True)
     assert np.linalg.eigvalsh(np.moveaxis(rest[:, :, inner], -1, 0)).min() > 0
 
 

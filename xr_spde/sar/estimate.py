@@ -36,6 +36,7 @@ from xr_spde.sar.settings import (
 )
 from xr_spde.sar.statistics import LagSums, shifted, stencil_gram
 from xr_spde.sar.whittle import LocalFit, LocalModel
+from xr_spde.solvers.threads import single_blas_thread
 
 __all__ = ["DILATIONS", "METHODS", "estimate"]
 
@@ -67,6 +68,12 @@ def _advance(walk: _Walk, member: Array, *, settings: Settings) -> _Walk:
 
 
 def _conclude(walk: _Walk, *, settings: Settings) -> dict[str, Array]:
+    """Fit on one thread: many small systems gain nothing from more, and bits stay the same."""
+    with single_blas_thread():
+        return _fit(walk, settings)
+
+
+def _fit(walk: _Walk, settings: Settings) -> dict[str, Array]:
     """Fit the maps to the sums; canonical inside, stored order outside."""
     statistics = [sums.finish(centred=not settings.single) for sums in walk.lags]
     moments = statistics[0]
