@@ -536,3 +536,11 @@ def test_positions_may_be_coordinates(fields):
         xr.testing.assert_identical(correlation(fields, at=at), expected)
     with pytest.raises(ParameterError, match="is no position"):
         correlation(fields, at={"lat": "north", "lon": 3.0})
+
+
+def test_gaps_at_first_and_a_large_mean_cancel_nothing(fields):
+    gappy = fields.copy()
+    gappy[:3, 2:5] = np.nan
+    at = (float(fields.lat[3]), float(fields.lon[3]))
+    expected = correlation(gappy, at=at)
+    np.testing.assert_allclose(correlation(gappy + 3e8, at=at), expected, atol=1e-6)

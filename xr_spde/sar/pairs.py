@@ -3,7 +3,7 @@
 For each pair of a cell and a point the moments run over the replicates in which both are present
 (pairwise complete). The running sums take the same memory whatever the number of replicates and
 grow one replicate after the other, so the result does not depend on how they are chunked. The
-first replicate is subtracted from all, so that a large mean cancels nothing.
+first value of each cell is subtracted from all, so that a large mean cancels nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PairSums:
     complete : int
         Replicates seen without a missing cell.
     shift : ndarray (ny, nx)
-        First replicate, 0 where it is missing. This and what follows is empty before it is seen.
+        First value of each cell, NaN before there is one. This and what follows is empty at first.
     cells : ndarray (2, ny, nx)
         Sums of a and a a over the complete replicates.
     points : ndarray (2, points)
@@ -94,13 +94,17 @@ def step(state: PairSums, block: Array) -> PairSums:
     rows, columns = (np.array(index, dtype=np.intp) for index in zip(*state.at, strict=True))
     complete = 0
     for number, replicate in enumerate(block):
-        values = np.asarray(replicate, dtype=np.float64) - new.shift
+        given = np.asarray(replicate, dtype=np.float64)
+        fresh = np.isnan(new.shift) & np.isfinite(given)
+        if fresh.any():
+            new = replace(new, shift=np.where(fresh, given, new.shift))
+        values = given - new.shift
         present = np.isfinite(values)
         if present.all():
             complete += 1
             _add_complete(new, values, values[rows, columns])
             continue
-        if np.isinf(values).any():
+        if np.isinf(given).any():
             raise ParameterError(
                 f"replicate {state.count + number} has infinite values; expected finite numbers, "
                 "or NaN where missing: mask them with `.where(np.isfinite)`"
@@ -122,13 +126,13 @@ def _owned(state: PairSums, block: Array) -> PairSums:
             products=state.products.copy(),
             gaps=None if state.gaps is None else state.gaps.copy(),
         )
-    first = np.asarray(block[0], dtype=np.float64)
+    shape = block.shape[1:]
     return replace(
         state,
-        shift=np.where(np.isfinite(first), first, 0.0),
-        cells=np.zeros((2, *first.shape)),
+        shift=np.full(shape, np.nan),
+        cells=np.zeros((2, *shape)),
         points=np.zeros((2, len(state.at))),
-        products=np.zeros((len(state.at), *first.shape)),
+        products=np.zeros((len(state.at), *shape)),
     )
 
 
