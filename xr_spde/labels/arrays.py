@@ -110,9 +110,6 @@ def array_of(
     return _with_projection(joined.drop_attrs(deep=False).assign_attrs(common).rename(None), obj)
 
 
-dataset_to_array = array_of
-
-
 def _with_projection(da: xr.DataArray, obj: xr.Dataset) -> xr.DataArray:
     """Add the map projection that the attribute ``grid_mapping`` names as a scalar coordinate."""
     name = str(da.attrs.get("grid_mapping", ""))
