@@ -177,7 +177,8 @@ class SuperLUFactor:
         # the library's stubs forget the second argument
         solved: Float = self._lu.solve(block, trans)[:, :width]  # type: ignore[call-overload]
         if self._places is not None:
-            solved = np.take(solved.T, self._places, axis=1).T
+            for column in solved.T:  # one at a time: no second block of fresh memory
+                column[:] = column[self._places]
         return solved
 
     def _single(self, b: Float) -> Float:
