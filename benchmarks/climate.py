@@ -4,8 +4,8 @@
 
 For each set: correlation maps at 50 random points, of the real replicates and of 1000 emulated
 ones, their root mean square difference (cells weighted by area), the noise floor that sampling
-alone leaves (specification of LatticeVision's climate score, arXiv 2505.09803, corrected for noise),
-and their ratio. "same members" scores against the members that the model was fitted to, as the
+alone leaves (the climate score of LatticeVision, arXiv 2505.09803, corrected for noise), and
+their ratio. "same members" scores against the members that the model was fitted to, as the
 source does; a model with large-scale patterns learns part of their noise, so "held out" fits to
 the even replicates and scores on the odd ones. Beside them the pure SAR model (``modes=0``), the
 best stationary isotropic model of six, and, held out, the sample correlations of the even members
@@ -40,13 +40,15 @@ def data_sets() -> dict[str, tuple[xr.DataArray, str]]:
     cobe = xr.open_dataset(local_path("cobe_sst_annual_1950_2009.nc")).sst.load()
     a1b = xr.open_dataset(local_path("A1B_north_america.nc")).air_temperature.load()
     members = xr_spde.tutorial.open_dataset("ecmwf_ensemble").z.load()
+    year, time = conus.meantemp.dims[0], cobe.dims[0]
+    temperature, rain = (detrend(conus[name], year, 1) for name in ("meantemp", "totalpr"))
     return {
         "ECMWF z500, 51 members": (members, "number"),
-        "CONUS temperature, 50 years less linear trend": (detrend(conus.meantemp, conus.meantemp.dims[0], 1), conus.meantemp.dims[0]),
-        "CONUS precipitation, 50 years less linear trend": (detrend(conus.totalpr, conus.totalpr.dims[0], 1), conus.totalpr.dims[0]),
+        "CONUS temperature, 50 years less linear trend": (temperature, year),
+        "CONUS precipitation, 50 years less linear trend": (rain, year),
         "A1B temperature, 240 years less quadratic trend": (detrend(a1b, "time", 2), "time"),
-        "COBE SST, 60 years less linear trend": (detrend(cobe, cobe.dims[0], 1), cobe.dims[0]),
-    }  # fmt: skip
+        "COBE SST, 60 years less linear trend": (detrend(cobe, time, 1), time),
+    }
 
 
 def stationary(fields: xr.DataArray, dim: str) -> xr.Dataset:
@@ -67,36 +69,43 @@ def score(real: xr.DataArray, model: xr.Dataset | xr.DataArray, dim: str) -> lis
 def no_negative(real: xr.DataArray, dim: str) -> str:
     """Least ratio without negative correlations: all others matched, noise included."""
     found = correlation_score(real, real.rename({dim: "realization"}), dim=dim)
-    points = [(float(a), float(b)) for a, b in zip(*(found[c].values for c in _points(found)), strict=True)]  # fmt: skip
-    maps = real.sar.correlation(points, dim=dim)
-    y = next(d for d in maps.dims if "lat" in str(d))
-    weights = np.cos(np.deg2rad(maps[y]))
+    names = [str(c) for c in found.coords if str(c).startswith("point_")]
+    places = zip(*(found[name].values for name in names), strict=True)
+    maps = real.sar.correlation([(float(a), float(b)) for a, b in places], dim=dim)
+    weights = np.cos(np.deg2rad(maps[next(d for d in maps.dims if "lat" in str(d))]))
     negative = float(np.sqrt((maps.clip(max=0) ** 2).weighted(weights).mean()))
-    floor = float(np.sqrt((((1 - maps**2) ** 2) / (real.sizes[dim] - 1)).weighted(weights).mean()))
-    return f"{negative / floor:.2f}"
-
-
-def _points(found: xr.Dataset) -> list[str]:
-    return [str(c) for c in found.coords if str(c).startswith("point_")]
+    noise = ((1 - maps**2) ** 2 / (real.sizes[dim] - 1)).weighted(weights).mean()
+    return f"{negative / float(np.sqrt(noise)):.2f}"
 
 
 def rows_of(name: str, real: xr.DataArray, dim: str) -> list[list[str]]:
     """Rows of the table for one data set."""
     start = time.process_time()
     params = real.sar.estimate(dim)
-    seconds = time.process_time() - start
+    seconds = f"{time.process_time() - start:.1f}"
     taken = int((np.abs(params.patterns).max(params.kappa2.dims) > 0).sum())
     what = f"default: {taken} patterns, dilation {int(params.dilation)}"
-    rows = [[name, what, "same members", *score(real, params, dim), f"{seconds:.1f}"]]
-    rows.append(["", "pure SAR (modes=0)", "same members", *score(real, real.sar.estimate(dim, modes=0), dim), ""])  # fmt: skip
-    trials = [score(real, stationary(real, dim).assign(kappa2=lambda d, k=k: d.kappa2 * k), dim) for k in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]  # fmt: skip
+    pure = score(real, real.sar.estimate(dim, modes=0), dim)
+    flat = stationary(real, dim)
+    trials = [
+        score(real, flat.assign(kappa2=flat.kappa2 * kappa2), dim)
+        for kappa2 in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+    ]
     best = min(trials, key=lambda row: float(row[0]))
-    rows.append(["", "best stationary isotropic", "same members", *best, ""])
-    rows.append(["", "no negative correlation", "same members", "", "", no_negative(real, dim), "", ""])  # fmt: skip
+    rows = [
+        [name, what, "same members", *score(real, params, dim), seconds],
+        ["", "pure SAR (modes=0)", "same members", *pure, ""],
+        ["", "best stationary isotropic", "same members", *best, ""],
+        ["", "no negative correlation", "same members", "", "", no_negative(real, dim), "", ""],
+    ]
     even, odd = real.isel({dim: slice(0, None, 2)}), real.isel({dim: slice(1, None, 2)})
-    for label, options in (("default", {}), ("pure SAR (modes=0)", {"modes": 0})):
-        rows.append(["", label, "held out", *score(odd, even.sar.estimate(dim, **options), dim), ""])  # fmt: skip
-    rows.append(["", "sample correlations", "held out", *score(odd, even.rename({dim: "realization"}), dim), ""])  # fmt: skip
+    held_out = {
+        "default": even.sar.estimate(dim),
+        "pure SAR (modes=0)": even.sar.estimate(dim, modes=0),
+        "sample correlations": even.rename({dim: "realization"}),
+    }
+    for label, model in held_out.items():
+        rows.append(["", label, "held out", *score(odd, model, dim), ""])
     return rows
 
 

@@ -36,7 +36,18 @@ __all__ = [
 ]
 
 _SUBMODULES = frozenset(
-    ("datasets", "fields", "labels", "metrics", "plot", "sar", "solvers", "synthetic", "tutorial")
+    (
+        "datasets",
+        "errors",
+        "fields",
+        "labels",
+        "metrics",
+        "plot",
+        "sar",
+        "solvers",
+        "synthetic",
+        "tutorial",
+    )
 )
 _FUNCTIONS = {
     "open_dataset": "xr_spde.tutorial",

@@ -10,7 +10,8 @@ from scipy.ndimage import gaussian_filter
 from xr_spde.fields.closed_form import symbol
 from xr_spde.fields.sar import tensor
 from xr_spde.sar import emulate, estimate
-from xr_spde.sar.scale import best_scale, remove_patterns
+from xr_spde.sar.patterns import make_positive
+from xr_spde.sar.scale import best_scale, pool_gaps, remove_patterns
 from xr_spde.sar.statistics import LagSums, stencil_features, stencil_gram
 from xr_spde.sar.whittle import LocalModel
 
@@ -75,9 +76,25 @@ def test_remove_patterns_takes_their_moments_away():
     np.testing.assert_allclose(left[:, :, inner], truth[:, :, inner], rtol=1e-12, atol=1e-14)
     none = np.zeros((0, 9, 10))
     assert remove_patterns(gram, none, 1, periodic=True) is gram
-    # a pattern larger than the field leaves moments that are still usable
-    rest = remove_patterns(gram, 100.0 * patterns, 1, periodic=True)
+    # a pattern larger than the field leaves moments that can be repaired
+    rest = make_positive(remove_patterns(gram, 100.0 * patterns, 1, periodic=True))
     assert np.linalg.eigvalsh(np.moveaxis(rest[:, :, inner], -1, 0)).min() > 0
+
+
+def test_pool_gaps_is_the_weighted_mean_of_nine_cells():
+    rng = np.random.default_rng(1)
+    gram, weight = rng.normal(size=(4, 4, 6, 7)), rng.integers(0, 5, size=(6, 7)).astype(float)
+    pooled = pool_gaps(gram, weight, periodic=True)
+    for row, column in ((2, 3), (4, 0), (0, 6)):
+        near = [
+            (j, i % 7) for j in (row - 1, row, row + 1) for i in (column - 1, column, column + 1)
+        ]
+        near = [(j, i) for j, i in near if 0 <= j < 6]
+        shares = np.array([weight[cell] for cell in near])
+        mean = sum(w * gram[:, :, j, i] for w, (j, i) in zip(shares, near, strict=True))
+        expected = mean / shares.sum() * (weight[row, column] > 0)
+        np.testing.assert_allclose(pooled[:, :, row, column], expected, rtol=1e-12, atol=1e-15)
+    assert (pooled[:, :, weight == 0] == 0).all()
 
 
 def test_spacings_without_enough_cells_are_passed_over():

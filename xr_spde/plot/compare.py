@@ -78,8 +78,9 @@ def correlation(
     points: list[Any] = [at] if find_points(at, grid, obj).single else list(at)
     cells = find_points(points, grid, obj).canonical
     places = [(float(grid.canonical_y()[j]), float(grid.canonical_x()[i])) for j, i in cells]
-    first = _correlation_maps(obj, points, dim, grid)
-    columns = [first]
+    # beside parameters, dim names the replicates of the fields they are compared with
+    mine = dim if other is None or dim in obj.dims else None
+    columns = [_correlation_maps(obj, points, mine, grid)]
     if other is not None:
         own = dim if dim in other.dims else None
         own_grid = same_grid(grid, Grid.from_object(other, x=x, y=y))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -64,9 +64,17 @@ _RC: dict[Any, Any] = {
 }
 
 
-def house_style() -> AbstractContextManager[None]:
+@contextmanager
+def house_style() -> Iterator[None]:
     """Context in which figures are drawn; the user's own settings come back after it."""
-    return mpl.rc_context(_RC)
+    # Not rc_context: a notebook's backend is set up at the first figure, and whether figures
+    # show by themselves would be put back to what it was before.
+    before = {name: mpl.rcParams[name] for name in _RC}
+    mpl.rcParams.update(_RC)
+    try:
+        yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def colour_map(role: str) -> Colormap:
