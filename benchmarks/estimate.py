@@ -113,8 +113,8 @@ def main() -> None:
     work = partial(one_field, shape=tuple(options.shape), counts=options.replicates)
     with ProcessPoolExecutor(options.jobs) as pool:
         results = list(pool.map(work, range(FIRST_SEED, FIRST_SEED + number), chunksize=1))
-    header = ["M", "setting", "RMSE log kappa2", "RMSE theta", "RMSE rho", "MAE log kappa2",
-              "MAE theta", "MAE rho", "median field RMSE (same order)", "CPU s per field"]  # fmt: skip
+    names = [f"{what} {of}" for what in ("RMSE", "MAE") for of in ("log kappa2", "theta", "rho")]
+    header = ["M", "setting", *names, "median field RMSE (same order)", "CPU s per field"]
     rows = [
         summary(str(count), name, [r for field in results for r in field if r[:2] == (count, name)])
         for count, name, *_ in results[0]
