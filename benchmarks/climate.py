@@ -56,7 +56,7 @@ def data_sets(*, embedded: bool) -> dict[str, tuple[xr.DataArray, str]]:
 
 def stationary(fields: xr.DataArray, dim: str) -> xr.Dataset:
     """Parameters of an isotropic field that is the same everywhere, but for its spread."""
-    std = fields.std(dim, ddof=1)
+    std = fields.std(dim, ddof=1).drop_attrs()
     one = xr.ones_like(std).where(std.notnull())
     return xr.Dataset({"kappa2": one, "rho": one, "theta": 0.0 * one, "std": std})
 
@@ -121,11 +121,14 @@ def main() -> None:
     rows = []
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="embedded data, nothing written")
+    parser.add_argument("--only", default="", help="sets with this in their name, nothing written")
     options = parser.parse_args()
     for name, (real, dim) in data_sets(embedded=options.quick).items():
+        if options.only not in name:
+            continue
         rows += rows_of(name, real, str(dim))
         print(table(header, rows[-7:]), flush=True)
-    if options.quick:
+    if options.quick or options.only:
         return
     write(
         "climate",
