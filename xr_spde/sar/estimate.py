@@ -20,13 +20,13 @@ from xr_spde.labels.axes import find_replicates, find_spatial
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, fold_replicates
 from xr_spde.labels.schema import parameters_dataset
+from xr_spde.sar.model import check_buffer
 from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
 from xr_spde.sar.scale import best_scale, pool_gaps, remove_patterns
 from xr_spde.sar.settings import (
     DILATIONS,
     METHODS,
     Settings,
-    check_buffer,
     check_dilation,
     check_method,
     check_modes,

@@ -143,17 +143,19 @@ def read_model(
     grid = Grid.from_object(dataset, x=x, y=y)
     check_solver(solver)
     chosen = _resolve_boundary(dataset, grid, boundary)
-    margin = _check_buffer(buffer)
+    width = check_buffer(buffer)
+    # the cells that "auto" adds depend on values not yet read
+    margin = 0 if isinstance(width, str) else width
     rows = 0 if chosen in ("torus", "paper") else 2 * margin
     columns = 2 * margin if chosen == "plane" else 0
     guard((grid.ny + rows, grid.nx + columns))
     return dataset, ModelRecipe(grid, chosen, buffer, solver)
 
 
-def _check_buffer(buffer: Any) -> int:
-    """Cells that are certain to be added; those of "auto" depend on values not yet read."""
-    if buffer == "auto" and isinstance(buffer, str):
-        return 0
+def check_buffer(buffer: Any) -> Buffer:
+    """Return the buffer if it is "auto" or a number of cells."""
+    if isinstance(buffer, str) and buffer == "auto":
+        return "auto"
     whole = isinstance(buffer, int | np.integer) and not isinstance(buffer, bool)
     if not whole or buffer < 0:
         raise ParameterError(

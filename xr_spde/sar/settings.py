@@ -94,15 +94,6 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_)
 
 
-def check_buffer(buffer: Any) -> int | str:
-    """Return the buffer if it is "auto" or a number of cells."""
-    if buffer == "auto" or (_whole(buffer) and buffer >= 0):
-        return buffer if isinstance(buffer, str) else int(buffer)
-    raise ParameterError(
-        f'buffer={buffer!r} was given; expected "auto" or a whole number of cells >= 0'
-    )
-
-
 def check_modes(modes: Any, count: int) -> int:
     """Return the size of the mode dimension."""
     if modes == "auto":
