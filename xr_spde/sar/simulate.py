@@ -1,0 +1,162 @@
+"""Training sets: cases of the prior with their replicate fields, streamed to Zarr.
+
+A set is a folder with one Zarr group per grid size. Case number i of a group is drawn from its own
+seed, so a set can be made by any number of processes, extended later, or made again bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import ParameterError
+from xr_spde.sar.priors import draw_test_case
+
+#: Arrays of a group: name -> dtype. Fields keep half precision, whose rounding (1/2000 of a value)
+#: stays far below the difference of neighbours even at the longest ranges of the prior.
+ARRAYS = {"fields": np.float16, "kappa2": np.float32, "rho": np.float32, "theta": np.float32}
+
+
+@dataclass(frozen=True)
+class CaseGroup:
+    """Cases of one size.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns kept of each field.
+    cases : int
+        Number of cases.
+    replicates : int
+        Fields per case.
+    buffer : int
+        Cells simulated beyond each side and cut off.
+    boundary, preset : str
+        As in :func:`xr_spde.sar.priors.draw_test_case`.
+    """
+
+    shape: tuple[int, int]
+    cases: int
+    replicates: int = 30
+    buffer: int = 10
+    boundary: str = "cylinder"
+    preset: str = "release"
+
+    def __post_init__(self) -> None:
+        if min(*self.shape, self.cases, self.replicates) < 1:
+            raise ParameterError(
+                f"shape is {self.shape}, cases {self.cases} and replicates {self.replicates}; "
+                "each must be at least 1"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"{self.shape[0]}x{self.shape[1]}"
+
+
+def _case(group: CaseGroup, seed: int) -> dict[str, NDArray[Any]]:
+    """All arrays of one case."""
+    values = draw_test_case(
+        group.shape,
+        group.replicates,
+        seed=seed,
+        buffer=group.buffer,
+        boundary=group.boundary,
+        preset=group.preset,
+    )
+    return {name: v.astype(ARRAYS[name]) for name, v in zip(ARRAYS, values, strict=True)}
+
+
+def _open(path: Path, group: CaseGroup) -> Any:
+    """Open the group's store, made or enlarged where needed."""
+    import zarr
+
+    store = zarr.open_group(str(path / group.name), mode="a")
+    shapes = dict.fromkeys(ARRAYS, group.shape)
+    shapes["fields"] = (group.replicates, *group.shape)
+    for name, shape in shapes.items():
+        if name not in store:
+            store.create_array(
+                name,
+                shape=(group.cases, *shape),
+                chunks=(1, *shape),
+                dtype=ARRAYS[name],
+                compressors=None,
+            )
+        elif store[name].shape[1:] != shape:
+            raise ParameterError(
+                f"{path / group.name} holds cases of {store[name].shape[1:]}, not {shape}; "
+                "give another folder"
+            )
+        elif store[name].shape[0] < group.cases:
+            store[name].resize((group.cases, *shape))
+    if "done" not in store:
+        store.create_array("done", shape=(group.cases,), chunks=(1,), dtype=bool, fill_value=False)
+    elif store["done"].shape[0] < group.cases:
+        store["done"].resize((group.cases,))
+    return store
+
+
+def _write_case(path: Path, group: CaseGroup, index: int, seed: int) -> None:
+    """Draw one case and write it; the flag comes last, so that a killed write is made again."""
+    import zarr
+    from threadpoolctl import threadpool_limits
+
+    store = zarr.open_group(str(path / group.name), mode="r+")
+    with threadpool_limits(1):
+        values = _case(group, seed)
+    for name, value in values.items():
+        store[name][index] = value
+    store["done"][index] = True
+
+
+def simulate_cases(
+    path: str | os.PathLike[str], group: CaseGroup, *, seed: int, workers: int = 1
+) -> Iterator[int]:
+    """Draw the cases a folder still lacks and write them, each as soon as it is drawn.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of the training set; made if need be.
+    group : CaseGroup
+        Sizes and prior.
+    seed : int
+        Seed of the set; case i of a group depends on (seed, shape, i) alone.
+    workers : int, optional
+        Processes to draw with.
+
+    Yields
+    ------
+    int
+        Number of each case written.
+
+    Raises
+    ------
+    ParameterError
+        If the folder already holds cases of other sizes under this name.
+    """
+    root = Path(path)
+    store = _open(root, group)
+    missing = np.flatnonzero(~store["done"][: group.cases])
+    entropy = np.random.SeedSequence(seed, spawn_key=group.shape)
+    seeds = entropy.generate_state(group.cases, np.uint64)
+    if workers == 1:
+        for index in missing:
+            _write_case(root, group, int(index), int(seeds[index]))
+            yield int(index)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = {
+            pool.submit(_write_case, root, group, int(i), int(seeds[i])): int(i) for i in missing
+        }
+        for job in as_completed(jobs):
+            job.result()
+            yield jobs[job]
