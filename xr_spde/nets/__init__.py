@@ -1,0 +1,1 @@
+"""Networks that estimate parameter maps: torch modules on arrays, without labels."""
