@@ -1,0 +1,169 @@
+"""Trained networks in one file: safetensors, with what is needed to build them again.
+
+The file holds the tensors by name and, in its metadata, one JSON text under ``"xr_spde"``:
+version of the format, architecture, options, version of the package that wrote it, and a card
+(how the network was trained and what it reaches). Nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from xr_spde._core.errors import DataUnavailableError, ParameterError, SchemaError
+from xr_spde._core.version import __version__
+from xr_spde.nets.registry import build_network
+
+FORMAT_VERSION = 1
+"""Version of the format that is written; older ones are read too."""
+
+_KEY = "xr_spde"
+_LISTED = 4
+
+
+def save_weights(
+    path: str | os.PathLike[str],
+    module: nn.Module,
+    *,
+    half: bool = False,
+    card: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a network to one file; an existing one is replaced only when the new is complete.
+
+    Parameters
+    ----------
+    path : path
+        File to write, by habit ``.safetensors``; its folder must exist.
+    module : Module
+        With the attributes ``architecture`` and ``options``, as every network here.
+    half : bool
+        Store floating numbers in 16 bits: half the size, about three significant digits.
+    card : mapping, optional
+        Anything JSON can hold; by default that of the module, if it has one.
+
+    Raises
+    ------
+    ParameterError
+        If the module does not say what it is, the card cannot be written as JSON, or a weight is
+        not finite (in 16 bits: at most 65504).
+    """
+    if not (isinstance(getattr(module, "architecture", None), str) and hasattr(module, "options")):
+        raise ParameterError(
+            f"module of type {type(module).__name__}: give one with architecture and options, "
+            "such as build_network returns"
+        )
+    description = {
+        "format": FORMAT_VERSION,
+        "architecture": module.architecture,
+        "options": module.options,
+        "version": __version__,
+        "card": dict(getattr(module, "card", {}) if card is None else card),
+    }
+    try:
+        text = json.dumps(description, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"options or card cannot be written as JSON: {error}") from error
+    tensors = {name: _stored(name, value, half) for name, value in module.state_dict().items()}
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        save_file(tensors, partial, metadata={_KEY: text})
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _stored(name: str, value: Tensor, half: bool) -> Tensor:
+    # a copy each: the format refuses tensors that share memory
+    stored = value.detach().to("cpu", copy=True).contiguous()
+    if not stored.is_floating_point():
+        return stored
+    stored = stored.to(torch.float16 if half else torch.float32)
+    if not stored.isfinite().all():
+        raise ParameterError(
+            f"weights {name!r} are not finite{' in 16 bits, give half=False' if half else ''}"
+        )
+    return stored
+
+
+def load_weights(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> nn.Module:
+    """Build the network of a file, in single precision and ready to estimate.
+
+    Parameters
+    ----------
+    path : path
+        What `save_weights` wrote.
+    device : str or torch.device
+        Where to put it.
+
+    Returns
+    -------
+    Module
+        In evaluation mode, with the card of the file as ``card``. Random numbers drawn later do
+        not depend on this call.
+
+    Raises
+    ------
+    DataUnavailableError
+        If there is no such file.
+    SchemaError
+        If it is something else, damaged, of a newer format, or its tensors do not fit its own
+        description.
+    UnknownNameError
+        For an architecture that this version does not have.
+    ParameterError
+        For options that it does not have.
+    """
+    description, tensors = _read(Path(path))
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(description["architecture"], description["options"])
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if expected != found:
+        wrong = sorted(n for n in expected | found if expected.get(n) != found.get(n))
+        listed = ", ".join(f"{n}: {found.get(n)} for {expected.get(n)}" for n in wrong[:_LISTED])
+        raise SchemaError(
+            f"{path}: {len(wrong)} tensors do not fit architecture "
+            f"{description['architecture']!r} with options {description['options']} ({listed})"
+        )
+    network.load_state_dict(tensors)
+    network.card = description["card"]
+    return network.to(device).eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read description and tensors of a file, floating ones in single precision."""
+    if not path.is_file():
+        raise DataUnavailableError(f"no file of weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise SchemaError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+    if text is None:
+        raise SchemaError(f"{path}: safetensors, but not written by xr_spde; see nets.convert")
+    try:
+        description = json.loads(text)
+        version = description["format"]
+        kinds = {"architecture": str, "options": dict, "card": dict}
+        complete = all(isinstance(description[name], kind) for name, kind in kinds.items())
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise SchemaError(f"{path}: its description cannot be read ({error!r})") from error
+    if not (isinstance(version, int) and 1 <= version <= FORMAT_VERSION):
+        raise SchemaError(
+            f"{path}: format {version!r}, this xr_spde {__version__} reads up to {FORMAT_VERSION}; "
+            "a newer release may read it"
+        )
+    if not complete:
+        raise SchemaError(f"{path}: its description is incomplete: {text}")
+    wide = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    return description, wide
