@@ -34,9 +34,9 @@ $(VENV)/.stamp-%: pyproject.toml constraints.txt | $(BIN)/python
 
 comma := ,
 RUN_ENV := $(VENV)/.stamp-io+plot+distributed
-TEST_ENV := $(VENV)/.stamp-test+io+plot+distributed
-DOCS_ENV := $(VENV)/.stamp-docs+io+plot
-BENCH_ENV := $(VENV)/.stamp-bench+io+plot
+TEST_ENV := $(VENV)/.stamp-test+torch+io+plot+distributed
+DOCS_ENV := $(VENV)/.stamp-docs+torch+io+plot
+BENCH_ENV := $(VENV)/.stamp-bench+torch+io+plot
 
 demo: $(RUN_ENV)
 	$(BIN)/python -m xr_spde.demo
