@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
-from xr_spde.sar.smooth import NodeGrid, NodePairs
+from xr_spde.sar.smooth import NodeGrid, NodePairs, SparseSum
 
 GRIDS = [
     ((20, 24), 4.0, False), ((20, 24), 4.0, True), ((7, 30), 5.5, False), ((9, 6), 4.0, True),
@@ -108,3 +109,14 @@ def test_pairs_are_the_weighted_product_of_the_basis(grid, subset):
     np.testing.assert_allclose(found, dense.T @ (weight[:, None] * dense), atol=1e-12)
     # every pair once
     assert len({*zip(pairs.rows.tolist(), pairs.columns.tolist(), strict=True)}) == pairs.rows.size
+
+
+def test_sums_of_sparse_matrices():
+    rng = np.random.default_rng(3)
+    parts = [sp.coo_array(sp.random_array((9, 9), density=d, rng=rng)) for d in (0.1, 0.3, 0.5)]
+    total = SparseSum(*np.concatenate([p.coords for p in parts], axis=1), 9)
+    for factor in (1.0, -2.0):
+        found = total([factor * p.data for p in parts])
+        truth = factor * sum(p.toarray() for p in parts)
+        np.testing.assert_allclose(found.toarray(), truth, atol=1e-15)
+    assert found.has_canonical_format

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from xr_spde.fields.sar import tensor_weights
 from xr_spde.fields.stencil import assemble
 from xr_spde.fields.symbol import log_symbol_mean
-from xr_spde.solvers.superlu import SuperLUFactor
+from xr_spde.solvers.strips import diagonal_blocks, strips
+from xr_spde.solvers.tree import PERIODIC
 
 Float = NDArray[np.float64]
 
 Index = NDArray[np.int64]
-
-_COLUMNS = 128
 
 
 def excess_response(
@@ -120,16 +119,14 @@ def _sites(shape: tuple[int, int], rim: tuple[float, float], most: int) -> tuple
 def _responses(
     kappa2: Float, hxx: Float, hyy: Float, hxy: Float, boundary: str, sites: tuple[Index, Index]
 ) -> Float:
-    """Diagonal of B^-1 at the sites, by solving for their unit vectors."""
-    factor = SuperLUFactor(assemble(tensor_weights(kappa2, hxx, hyy, hxy), boundary=boundary))
+    """Diagonal of B^-1 at the sites."""
+    matrix = assemble(tensor_weights(kappa2, hxx, hyy, hxy), boundary=boundary)
+    order, width = strips(kappa2.shape, periodic=PERIODIC[boundary], reach=1)
     cells = (sites[0][:, None] * kappa2.shape[1] + sites[1]).ravel()
-    found = np.empty(cells.size)
-    for start in range(0, cells.size, _COLUMNS):
-        some = cells[start : start + _COLUMNS]
-        forcing = np.zeros((kappa2.size, some.size))
-        forcing[some, np.arange(some.size)] = 1.0
-        found[start : start + some.size] = factor.solve(forcing)[some, np.arange(some.size)]
-    return found.reshape(sites[0].size, sites[1].size)
+    found = np.empty(kappa2.size)
+    for members, inverse in diagonal_blocks(matrix, order, width, cells):
+        found[members] = np.diagonal(inverse)
+    return np.asarray(found[cells].reshape(sites[0].size, sites[1].size))
 
 
 def _between(values: Float, sites: tuple[Index, Index], y: Float, x: Float) -> Float:

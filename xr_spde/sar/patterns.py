@@ -26,6 +26,7 @@ from xr_spde.fields.sar import tensor_weights
 from xr_spde.fields.stencil import assemble
 from xr_spde.sar.statistics import OFFSETS, LagStatistics, shifted, stencil_gram
 from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
+from xr_spde.solvers.superlu import SuperLUFactor
 
 Float = NDArray[np.float64]
 
@@ -321,12 +322,14 @@ def local_correlation(fit: LocalFit, boundary: str) -> Float:
     width = ((rim_y, rim_y), (rim_x, rim_x))
     maps = [np.pad(values, width, mode="edge") for values in (fit.log_kappa2, fit.h1, fit.h2)]
     weights = tensor_weights(np.exp(maps[0]), *tensor_of_log(maps[1], maps[2]))
-    inverse = np.linalg.inv(assemble(weights, boundary=boundary).toarray())
-    inner = np.zeros_like(maps[0], dtype=bool)
     high, wide = maps[0].shape[0], maps[0].shape[1]
-    inner[rim_y : high - rim_y, rim_x : wide - rim_x] = True
-    rows = inverse[inner.ravel()]
-    covariance = rows @ rows.T
+    index = np.arange(high * wide).reshape(high, wide)
+    inner = index[rim_y : high - rim_y, rim_x : wide - rim_x].ravel()
+    unit = np.zeros((index.size, inner.size), order="F")
+    unit[inner, np.arange(inner.size)] = 1.0
+    factor = SuperLUFactor(assemble(weights, boundary=boundary))
+    columns = factor.solve_transposed(unit)
+    covariance = columns.T @ columns
     scale = np.sqrt(np.diagonal(covariance))
     return np.asarray(covariance / scale[:, None] / scale)
 

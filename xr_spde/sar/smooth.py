@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -128,6 +129,31 @@ class NodePairs:
         owners = np.repeat(np.arange(cells), 16)
         matrix = sp.csr_array((values, (inverse, owners)), shape=(unique.size, cells))
         return cls(unique // size, unique % size, matrix)
+
+
+class SparseSum:
+    """Sums of sparse matrices whose patterns stay the same, in one pass over their values.
+
+    Parameters
+    ----------
+    rows, columns : ndarray of int
+        Places of the values of one matrix after the other.
+    size : int
+        Rows of the sum.
+    """
+
+    def __init__(self, rows: NDArray[Any], columns: NDArray[Any], size: int) -> None:
+        keys = columns.astype(np.int64) * size + rows
+        found, self._places = np.unique(keys, return_inverse=True)
+        self._indices = found % size
+        self._starts = np.searchsorted(found, np.arange(size + 1) * size)
+
+    def __call__(self, values: list[Float]) -> sp.csc_array:
+        """Add up the matrices that have these values, in the order of their places."""
+        flat = np.concatenate([part.ravel() for part in values])
+        data = np.bincount(self._places, flat, minlength=self._indices.size)
+        size = self._starts.size - 1
+        return sp.csc_array((data, self._indices, self._starts), shape=(size, size))
 
 
 def _hats(position: Float, nodes: int) -> sp.csr_array:

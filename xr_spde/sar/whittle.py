@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from xr_spde.fields.green import excess_response
 from xr_spde.sar.local import Local, q_of
-from xr_spde.sar.smooth import NodeGrid, NodePairs
-from xr_spde.solvers.superlu import SuperLUFactor
+from xr_spde.sar.smooth import NodeGrid, NodePairs, SparseSum
+from xr_spde.solvers.strips import BandedFactor, diagonal_blocks, strips
 
 Float = NDArray[np.float64]
 
@@ -131,6 +131,9 @@ class LocalProblem:
         self.gram = gram.reshape(4, 4, -1)[:, :, self.valid]
         self.basis = sp.csr_array(self.grid.basis(self.rows, self.columns)[self.valid])
         self.pairs = NodePairs.of(self.basis)
+        self.assemble = self.assembly()
+        order, self.strip = strips(self.grid.shape, periodic=(False, model.periodic), reach=2)
+        self.order = (order[:, None] + self.grid.size * np.arange(4)).ravel()
         self.response = np.zeros(self.weight.size)
         shift = 2.0 * np.log(model.dilation)
         self.low = np.log(min_kappa2(self.shape)) + shift
@@ -236,7 +239,7 @@ class LocalProblem:
             value, slope = local.value_and_slope(self.response)
             now = float(self.weight @ value) + self.roughness(self.nodes)
             gradient = (self.basis.T @ (slope * self.weight).T).T + self.roughness_slope()
-            solver = _Scaled(self.hessian(local))
+            solver = BandedFactor(self.hessian(local), self.order)
             step = -solver.solve(gradient.reshape(-1, 1)).reshape(self.nodes.shape)
             length, local = self.line_search(step, local, now)
             self.nodes = self.nodes + length * step
@@ -287,28 +290,34 @@ class LocalProblem:
         slope[1:3] += self.barrier * stretched * self.nodes[1:3] / log_rho
         return slope
 
+    def assembly(self) -> SparseSum:
+        """Places of the parts of `hessian`: pairs of parameters, roughness twice, diagonal."""
+        size = self.grid.size
+        blocks = [(p, q) for p in range(4) for q in range(4)]
+        places = [np.stack([self.pairs.rows, self.pairs.columns])] * 16
+        for part in (self.grid.membrane, self.grid.plate, sp.eye_array(size)):
+            blocks += [(p, p) for p in range(4)]
+            places += [np.stack(sp.coo_array(part).coords)] * 4
+        starts = size * np.array(blocks)[:, :, None]
+        every = [place + start for place, start in zip(places, starts, strict=True)]
+        rows, columns = np.concatenate(every, axis=1)
+        return SparseSum(rows, columns, 4 * size)
+
     def hessian(self, local: Local, *, walls: bool = True) -> sp.csc_array:
         """Add the penalty to the expected information of the data; positive definite."""
-        size = self.grid.size
         information = local.information().reshape(16, -1) * self.weight
-        sums = (self.pairs.matrix @ information.T).T
-        rows = np.concatenate([self.pairs.rows + p * size for p in range(4) for _ in range(4)])
-        columns = np.concatenate(
-            [self.pairs.columns + p * size for _ in range(4) for p in range(4)]
-        )
-        data = sp.csc_array((sums.ravel(), (rows, columns)), shape=(4 * size, 4 * size))
+        data = (self.pairs.matrix @ information.T).T
         low, high, stretched = self.beyond(self.nodes)
-        extra = np.full((4, size), _RIDGE)
+        extra = np.full(self.nodes.shape, _RIDGE)
         if walls:
             extra[0] += self.barrier * ((low < 0) | (high > 0))
             extra[1:3] += self.barrier * (stretched > 0)
-        blocks = [
-            first * self.grid.membrane + second * self.grid.plate + sp.diags_array(ridge)
-            for (first, second), ridge in zip(self.penalty, extra, strict=True)
-        ]
-        return sp.csc_array(data + sp.block_diag(blocks, format="csc"))
+        first, second = self.penalty.T[..., None]
+        return self.assemble(
+            [data, first * self.grid.membrane.data, second * self.grid.plate.data, extra]
+        )
 
-    def renew(self, solver: _Scaled) -> Float:
+    def renew(self, solver: BandedFactor) -> Float:
         """Move the roughness weights to a fixed point of the marginal likelihood."""
         size, penalty, nodes = self.grid.size, self.penalty, self.nodes
         solved = solver.solve(self.probes.reshape(4 * size, -1)).reshape(4, size, -1)
@@ -329,31 +338,16 @@ class LocalProblem:
         size = self.grid.size
         # what is held by a bound is unknown, not known well
         local = Local((self.basis @ self.nodes.T).T, self.gram)
-        solver = _Scaled(self.hessian(local, walls=False))
-        blocks = np.zeros((3, 3, size))
-        for p in range(3):
-            for start in range(0, size, 256):
-                chosen = np.arange(start, min(start + 256, size))
-                forcing = np.zeros((4 * size, chosen.size))
-                forcing[p * size + chosen, np.arange(chosen.size)] = 1.0
-                solved = solver.solve(forcing).reshape(4, size, -1)
-                blocks[:, p, chosen] = solved[:3, chosen, np.arange(chosen.size)]
-        cells = (self.grid.basis() @ blocks.reshape(9, size).T).T
+        hessian = self.hessian(local, walls=False)
+        every = np.arange(4 * size)
+        blocks = np.empty((9, size))
+        for members, inverse in diagonal_blocks(hessian, self.order, 4 * self.strip, every):
+            nodes = members.reshape(-1, 4)[:, 0]
+            own = inverse.reshape(nodes.size, 4, nodes.size, 4)
+            same = np.arange(nodes.size)
+            blocks[:, nodes] = own[same, :3, same, :3].reshape(-1, 9).T
+        cells = (self.grid.basis() @ blocks.T).T
         return np.asarray(cells.reshape(3, 3, *self.shape))
-
-
-class _Scaled:
-    """Solver for a positive definite matrix whose rows differ by many orders of magnitude."""
-
-    def __init__(self, matrix: sp.csc_array) -> None:
-        self.scale = 1.0 / np.sqrt(matrix.diagonal())
-        outer = sp.diags_array(self.scale)
-        self.factor = SuperLUFactor(sp.csc_array(outer @ matrix @ outer))
-
-    def solve(self, b: Float) -> Float:
-        """Solve for all columns of b (n, K)."""
-        scale = self.scale[:, None]
-        return np.asarray(scale * self.factor.solve(scale * b))
 
 
 def _pool(
