@@ -58,6 +58,7 @@ class CaseGroup:
 
     @property
     def name(self) -> str:
+        """Name of the group in the store."""
         return f"{self.shape[0]}x{self.shape[1]}"
 
 
@@ -74,12 +75,17 @@ def _case(group: CaseGroup, seed: int) -> dict[str, NDArray[Any]]:
     return {name: v.astype(ARRAYS[name]) for name, v in zip(ARRAYS, values, strict=True)}
 
 
-def _open(path: Path, group: CaseGroup) -> Any:
-    """Open the group's store, made or enlarged where needed."""
+def _store(place: Path | str, mode: str) -> Any:
+    """Open a Zarr group."""
     import zarr
 
-    store = zarr.open_group(str(path / group.name), mode="a")
-    shapes = dict.fromkeys(ARRAYS, group.shape)
+    return zarr.open_group(str(place), mode=mode)  # type: ignore[arg-type]
+
+
+def _open(path: Path, group: CaseGroup) -> Any:
+    """Open the group's store, made or enlarged where needed."""
+    store = _store(path / group.name, "a")
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(ARRAYS, group.shape)
     shapes["fields"] = (group.replicates, *group.shape)
     for name, shape in shapes.items():
         if name not in store:
@@ -106,10 +112,9 @@ def _open(path: Path, group: CaseGroup) -> Any:
 
 def _write_case(path: Path, group: CaseGroup, index: int, seed: int) -> None:
     """Draw one case and write it; the flag comes last, so that a killed write is made again."""
-    import zarr
     from threadpoolctl import threadpool_limits
 
-    store = zarr.open_group(str(path / group.name), mode="r+")
+    store = _store(path / group.name, "r+")
     with threadpool_limits(1):
         values = _case(group, seed)
     for name, value in values.items():
@@ -160,3 +165,48 @@ def simulate_cases(
         for job in as_completed(jobs):
             job.result()
             yield jobs[job]
+
+
+class StoredCases:
+    """Some cases of a group, read from the store when asked for; small to pickle.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of the training set.
+    group : CaseGroup
+        Size.
+    name : str
+        One of `ARRAYS`.
+    start, stop : int
+        First case and the one after the last.
+
+    Raises
+    ------
+    ParameterError
+        If some of them have not been simulated.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], group: CaseGroup, name: str, start: int, stop: int
+    ) -> None:
+        self._place, self._name = str(Path(path) / group.name), name
+        self._start = start
+        self._array: Any = None
+        done = _store(self._place, "r")["done"][start:stop]
+        if len(done) < stop - start or not np.all(done):
+            raise ParameterError(
+                f"{self._place} lacks some of the cases {start} to {stop - 1}; simulate them first"
+            )
+        self.shape = (stop - start, *self._open().shape[1:])
+
+    def _open(self) -> Any:
+        if self._array is None:
+            self._array = _store(self._place, "r")[self._name]
+        return self._array
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        return np.asarray(self._open()[self._start + index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_array": None}
