@@ -214,10 +214,11 @@ class Run:
         # the average forgets its start quickly at first
         keep = min(schedule.average, (1.0 + self.step) / (10.0 + self.step))
         with torch.no_grad():
-            means, news = (list(m.parameters()) for m in (self.mean, self.model))
-            torch._foreach_lerp_(means, news, 1.0 - keep)
-            for mean, new in zip(self.mean.buffers(), self.model.buffers(), strict=True):
-                mean.copy_(new)
+            parameters = zip(self.mean.parameters(), self.model.parameters(), strict=True)
+            for mean, new in parameters:
+                mean.data.lerp_(new, 1.0 - keep)
+            for old, fresh in zip(self.mean.buffers(), self.model.buffers(), strict=True):
+                old.copy_(fresh)
         return float(value.detach())
 
 
