@@ -11,7 +11,7 @@ from xr_spde.fields.closed_form import symbol
 from xr_spde.fields.sar import tensor
 from xr_spde.sar import emulate, estimate
 from xr_spde.sar.patterns import make_positive
-from xr_spde.sar.scale import best_scale, pool_gaps, remove_patterns
+from xr_spde.sar.scale import best_scale, local_problems, pool_gaps, remove_patterns
 from xr_spde.sar.statistics import LagSums, stencil_features, stencil_gram
 from xr_spde.sar.whittle import LocalModel
 
@@ -109,7 +109,8 @@ def test_spacings_without_enough_cells_are_passed_over():
     scales[1][2][...] = 0.0
     scales[1][2][5, 5] = 9.0
     none, variance = np.zeros((0, 12, 12)), fields.var(axis=0)
-    dilation, fit = best_scale(scales, LocalModel(), None, none, variance, uncertainty=False)
+    problems = local_problems(scales, LocalModel())
+    dilation, fit = best_scale(problems, "plane", None, none, variance, uncertainty=False)
     assert dilation == 1
     assert fit.log_kappa2.shape == (12, 12)
     assert fit.covariance is None

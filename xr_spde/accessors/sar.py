@@ -6,6 +6,7 @@ Nothing is computed here: each method calls the function of the same name in `xr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
@@ -39,6 +40,8 @@ class _SarAccessor(Generic[Obj]):
         modes: int | Literal["auto"] = "auto",
         dilation: int | Literal["auto"] = "auto",
         penalty: float | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        refine: int = 0,
         boundary: str | None = None,
         buffer: int | Literal["auto"] = "auto",
         x: str | None = None,
@@ -51,7 +54,8 @@ class _SarAccessor(Generic[Obj]):
         dim : str, optional
             Dimension of the replicates (members, years, ...); found by itself where it is clear.
         method : str, default "auto"
-            Estimator; "auto" is the best measured one for the shape at hand.
+            "whittle" (training-free likelihood, which "auto" takes), "net" (the trained network
+            on lag statistics), or "unet", "vit", "stun", "cnn" with ``weights``.
         uncertainty : bool, default False
             Whether to add standard errors.
         modes : int or "auto", default "auto"
@@ -60,6 +64,10 @@ class _SarAccessor(Generic[Obj]):
             Distance between the neighbours of the fitted stencil, in cells.
         penalty : float, optional
             Fixed weight of roughness; by default chosen from the data.
+        weights : path-like, optional
+            Weights of a network; "net" has its own.
+        refine : int, default 0
+            Steps of the likelihood after a network.
         boundary : {"cylinder", "plane", "torus", "paper"}, optional
             Neighbours across the edges; by default read from the coordinates.
         buffer : int or "auto", default "auto"
@@ -83,6 +91,8 @@ class _SarAccessor(Generic[Obj]):
             modes=modes,
             dilation=dilation,
             penalty=penalty,
+            weights=weights,
+            refine=refine,
             boundary=boundary,
             buffer=buffer,
             x=x,

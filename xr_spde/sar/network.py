@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
-from xr_spde._core.lazyimport import has_module, require
+from xr_spde._core.lazyimport import require
+from xr_spde._core.options import get_option
 from xr_spde.sar.statistics import OFFSETS, LagStatistics, shifted
 from xr_spde.sar.whittle import MAX_KAPPA2, MAX_RHO, LocalFit, min_kappa2
 
@@ -34,16 +35,18 @@ class NetworkModel:
         "net", "unet", "vit", "stun" or "cnn".
     weights : str or None
         File of weights; None takes those that come with the package.
-    device : str
-        Torch device.
     periodic : bool
         Whether columns wrap around.
     """
 
     architecture: str
     weights: str | None
-    device: str
     periodic: bool
+
+    @property
+    def device(self) -> str:
+        """Torch device: the processor, unless the option ``device`` says "cuda"."""
+        return "cuda" if get_option("device") == "cuda" else "cpu"
 
     @property
     def path(self) -> str:
@@ -71,11 +74,6 @@ class NetworkModel:
                 f"{self.architecture!r}: give method={model.architecture!r} or other weights"
             )
         return model
-
-
-def available() -> bool:
-    """Say whether a network can be run here, without importing torch."""
-    return has_module("torch") and has_module("safetensors")
 
 
 class NetworkProblem:
@@ -106,6 +104,11 @@ class NetworkProblem:
         self.dilation, self.model = dilation, model
         self.shape: tuple[int, int] = (clear.shape[0], clear.shape[1])
         self.moments = _moments(statistics, dilation, patterns, clear, periodic=model.periodic)
+        if not self.moments["weight"].any():
+            raise ParameterError(
+                f"no two neighbouring cells of the {clear.shape[0]} x {clear.shape[1]} grid have "
+                "data in two replicates or more; fill gaps, or take more replicates"
+            )
         self._fit: LocalFit | None = None
 
     def fit(self) -> LocalFit:
@@ -149,8 +152,9 @@ def _moments(
     count = first.replicates
     lost = 1 if count > 1 else 0
     freedom = max(count - 1, 1)
-    variance = np.where(clear, np.nan_to_num(first.covariance[0]), 0.0)
-    local = np.maximum(variance - (patterns**2).sum(0), 1e-3 * variance)
+    variance = np.where(clear, np.nan_to_num(first.covariance[0]), 0.0).astype(np.float64)
+    local: Array = np.maximum(variance - (patterns**2).sum(0), 1e-3 * variance)
+    usable = clear.astype(np.float64)
     half, level, weight = [], [], []
     for spacing, group in zip(SPACINGS, LAG_GROUPS, strict=True):
         lags = statistics.get(dilation * spacing)
@@ -163,7 +167,7 @@ def _moments(
             cells = (dilation * lag[0], dilation * lag[1])
             k = OFFSETS.index((lag[0] // spacing, lag[1] // spacing))
             far = shifted(variance, cells, periodic=periodic)
-            there = clear & (shifted(clear * 1.0, cells, periodic=periodic) > 0)
+            there = clear & (shifted(usable, cells, periodic=periodic) > 0)
             known = there & np.isfinite(lags.covariance[k])
             spread = 0.5 * (variance + far) - np.where(known, lags.covariance[k], 0.0)
             steps = patterns - shifted(patterns, cells, periodic=periodic)
@@ -256,46 +260,59 @@ def _fit_of(out: Array, shape: tuple[int, int], dilation: int) -> LocalFit:
     )
 
 
-def replicate_fit(fields: Array, variance: Array, model: NetworkModel, patterns: Array) -> LocalFit:
-    """Run a network on raw replicates.
+class ReplicateProblem:
+    """A network on raw replicates.
 
     Parameters
     ----------
     fields : ndarray (M, ny, nx)
         Replicates.
-    variance : ndarray (ny, nx)
-        Of the cells.
+    usable : ndarray (ny, nx) of bool
+        Cells that vary.
     model : NetworkModel
         Network and device.
-    patterns : ndarray (number, ny, nx)
-        Must be empty: such a network cannot leave them out.
-
-    Returns
-    -------
-    LocalFit
-
-    Raises
-    ------
-    ParameterError
-        If there are gaps or cells that do not vary.
     """
-    from xr_spde.nets.inference import run_on_replicates
 
-    if not np.isfinite(fields).all() or not (variance > 0).all():
-        raise ParameterError(
-            f"method={model.architecture!r} needs replicates without missing or constant cells; "
-            'use method="net" or "whittle", which take them'
+    dilation = 1
+
+    def __init__(
+        self, fields: NDArray[np.float32], usable: NDArray[np.bool_], model: NetworkModel
+    ) -> None:
+        if not np.isfinite(fields).all() or not usable.all():
+            raise ParameterError(
+                f"method={model.architecture!r} needs replicates without missing or constant "
+                'cells; use method="net" or "whittle", which take them'
+            )
+        # a single anomaly has no deviation of its own: that of the whole grid
+        single = len(fields) == 1
+        centre = 0.0 if single else fields.mean(0)
+        spread = np.sqrt(np.mean(fields**2)) if single else fields.std(0, ddof=1)
+        self.fields, self.model = (fields - centre) / spread, model
+
+    def fit(self) -> LocalFit:
+        """Run the network.
+
+        Returns
+        -------
+        LocalFit
+        """
+        from xr_spde.nets.inference import run_on_replicates
+
+        model = self.model
+        maps = run_on_replicates(
+            model.load(), self.fields, periodic=model.periodic, device=model.device
         )
-    centre = fields.mean(0) if len(fields) > 1 else 0.0
-    scaled = (fields - centre) / np.sqrt(variance)
-    maps = run_on_replicates(model.load(), scaled, periodic=model.periodic, device=model.device)
-    log_kappa2, rho, theta = (np.asarray(m, dtype=np.float64) for m in maps)
-    shape = (log_kappa2.shape[0], log_kappa2.shape[1])
-    log_rho = np.log(np.clip(rho, 1.0, MAX_RHO))
-    return LocalFit(
-        np.clip(log_kappa2, np.log(min_kappa2(shape)), np.log(MAX_KAPPA2)),
-        log_rho * np.cos(2.0 * theta),
-        log_rho * np.sin(2.0 * theta),
-        np.zeros(shape),
-        np.zeros((4, 2)),
-    )
+        log_kappa2, rho, theta = (np.asarray(m, dtype=np.float64) for m in maps)
+        shape = (log_kappa2.shape[0], log_kappa2.shape[1])
+        log_rho = np.log(np.clip(rho, 1.0, MAX_RHO))
+        return LocalFit(
+            np.clip(log_kappa2, np.log(min_kappa2(shape)), np.log(MAX_KAPPA2)),
+            log_rho * np.cos(2.0 * theta),
+            log_rho * np.sin(2.0 * theta),
+            np.zeros(shape),
+            np.zeros((4, 2)),
+        )
+
+    def refine(self, *, uncertainty: bool = False) -> LocalFit:
+        """Give the same maps: a network has nothing to refine."""
+        return self.fit()

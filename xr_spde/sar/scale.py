@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,9 +72,51 @@ def remove_patterns(gram: Float, patterns: Float, dilation: int, *, periodic: bo
     return np.asarray(gram - np.einsum("aknm,bknm->abnm", features, features))
 
 
+class Problem(Protocol):
+    """An estimator at one spacing."""
+
+    @property
+    def dilation(self) -> int:
+        """Distance of the stencil's neighbours."""
+
+    def fit(self) -> LocalFit:
+        """Fit the maps."""
+
+    def refine(self, *, uncertainty: bool = False) -> LocalFit:
+        """Finish the fit that was chosen."""
+
+
+def local_problems(
+    scales: Iterable[Scale], model: LocalModel, *, prior: LocalFit | None = None
+) -> list[LocalProblem]:
+    """Set up the likelihood at each spacing that has data enough.
+
+    Parameters
+    ----------
+    scales : iterable of (dilation, gram, weight)
+        Moments at each spacing; taken one at a time, so that they need not be held at once.
+    model : LocalModel
+        Domain and penalty; its dilation is set here.
+    prior : LocalFit, optional
+        Maps to start from and to stay near.
+
+    Returns
+    -------
+    list of LocalProblem
+    """
+    problems: list[LocalProblem] = []
+    scarce: list[LocalProblem] = []
+    for dilation, gram, weight in scales:
+        enough = (weight > 0).sum() >= 16
+        if enough or not problems + scarce:
+            problem = LocalProblem(gram, weight, replace(model, dilation=dilation), prior=prior)
+            (problems if enough else scarce).append(problem)
+    return problems or scarce
+
+
 def best_scale(
-    scales: list[Scale],
-    model: LocalModel,
+    problems: Sequence[Problem],
+    boundary: str,
     blocks: BlockSums | None,
     patterns: Float,
     variance: Float,
@@ -83,10 +127,10 @@ def best_scale(
 
     Parameters
     ----------
-    scales : list of (dilation, gram, weight)
-        Moments at each spacing.
-    model : LocalModel
-        Domain and penalty; its dilation is set here.
+    problems : sequence of Problem
+        One for each spacing.
+    boundary : str
+        Boundary of the domain.
     blocks : BlockSums or None
         Block means, needed where there is a choice.
     patterns : ndarray (number, ny, nx)
@@ -101,17 +145,15 @@ def best_scale(
     dilation : int
     fit : LocalFit
     """
-    usable = [scale for scale in scales if (scale[2] > 0).sum() >= 16] or scales[:1]
-    problems = [LocalProblem(g, w, replace(model, dilation=d)) for d, g, w in usable]
     fits = [problem.fit() for problem in problems]
     errors = [0.0]
     if len(fits) > 1 and blocks is not None:
-        errors = [_block_error(fit, blocks, patterns, variance, model.boundary) for fit in fits]
+        errors = [_block_error(fit, blocks, patterns, variance, boundary) for fit in fits]
     bound = min(errors) * (1.0 + _GAIN)
     chosen = next(
         problem for problem, error in zip(problems, errors, strict=False) if error <= bound
     )
-    return chosen.model.dilation, chosen.refine(uncertainty=uncertainty)
+    return chosen.dilation, chosen.refine(uncertainty=uncertainty)
 
 
 def _block_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +13,17 @@ from xr_spde._core.memory import check_memory
 from xr_spde.labels.grid import Grid
 from xr_spde.sar.patterns import CANDIDATES
 
-METHODS = ("auto", "whittle")
-"""Estimators by name; "auto" is "whittle", the best one measured so far."""
+METHODS = ("auto", "whittle", "net", "unet", "vit", "stun", "cnn")
+"""Estimators by name: a likelihood, the network on lag statistics, networks on replicates."""
+
+_ON_REPLICATES = ("unet", "vit", "stun", "cnn")
 
 DILATIONS = (1, 2, 4, 8)
 """Distances between the neighbours of the stencil that are tried, in cells."""
 
 _SMALLEST = 6
-# Maps of the size of the grid that are held at once, as measured on 361 x 720 and 721 x 1440 cells.
-_MAPS, _MAPS_PER_DILATION = 80, 120
+# Maps of the size of the grid that are held at once, as measured on 361 x 720 cells.
+_MAPS, _MAPS_PER_DILATION = 160, 35
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class Settings:
         Whether standard errors are wanted.
     single : bool
         Whether there is one replicate, taken as an anomaly.
+    method : str
+        Estimator.
+    weights : str or None
+        File of a network's weights; None takes the ones that come with the package.
+    refine : int
+        Steps of the likelihood that follow a network.
     """
 
     grid: Grid
@@ -58,6 +67,14 @@ class Settings:
     penalty: float | None
     uncertainty: bool
     single: bool
+    method: str = "whittle"
+    weights: str | None = None
+    refine: int = 0
+
+    @property
+    def on_replicates(self) -> bool:
+        """Whether the estimator is a network that takes the replicates as they are."""
+        return self.method in _ON_REPLICATES
 
     @property
     def periodic(self) -> bool:
@@ -65,10 +82,26 @@ class Settings:
         return self.boundary != "plane"
 
 
-def check_method(method: str) -> None:
-    """Raise if there is no estimator of that name."""
+def check_method(method: str, weights: Any, refine: Any) -> tuple[str, str | None, int]:
+    """Return the estimator, its weights and the steps of the likelihood after it."""
     if method not in METHODS:
         raise unknown("method", method, METHODS)
+    chosen = "whittle" if method == "auto" else method
+    if chosen == "whittle" and (weights is not None or refine != 0):
+        raise ParameterError(
+            f"weights={weights!r} and refine={refine!r} belong to networks; method={method!r} has "
+            'none: give method="net"'
+        )
+    if weights is None and chosen in _ON_REPLICATES:
+        raise ParameterError(
+            f"no weights for method={method!r} come with the package; train some with `python -m "
+            f'xr_spde.sar.training {chosen} ...` and give the file as weights=, or use method="net"'
+        )
+    if weights is not None and not isinstance(weights, str | os.PathLike):
+        raise ParameterError(f"weights={weights!r} was given; expected a file")
+    if not _whole(refine) or refine < 0:
+        raise ParameterError(f"refine={refine!r} was given; expected a whole number >= 0")
+    return chosen, None if weights is None else os.fspath(weights), int(refine)
 
 
 def check_size(grid: Grid) -> None:
@@ -92,6 +125,19 @@ def check_room(grid: Grid, dilations: tuple[int, ...]) -> None:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_)
+
+
+def check_raw(method: str, modes: Any, dilation: Any, uncertainty: bool) -> tuple[Any, Any]:
+    """Return number of patterns and spacing, which networks on replicates do not know."""
+    if method not in _ON_REPLICATES:
+        return modes, dilation
+    if modes not in ("auto", 0) or dilation not in ("auto", 1) or uncertainty:
+        raise ParameterError(
+            f"modes={modes!r}, dilation={dilation!r} and uncertainty={uncertainty!r} were given; "
+            f"method={method!r} knows no patterns, spacings or standard errors: leave them out, "
+            'or use method="net"'
+        )
+    return 0, 1
 
 
 def check_modes(modes: Any, count: int) -> int:
@@ -125,10 +171,14 @@ def check_dilation(dilation: Any, grid: Grid) -> tuple[int, ...]:
     return (int(dilation),)
 
 
-def check_penalty(penalty: Any, count: int, dim: str) -> float | None:
-    """Return the penalty; without one, replicates are needed."""
+def check_penalty(penalty: Any, count: int, dim: str, *, method: str) -> float | None:
+    """Return the penalty; the likelihood needs replicates or one."""
+    if method != "whittle" and penalty is not None:
+        raise ParameterError(
+            f"penalty={penalty!r} was given, which method={method!r} has no use for; leave it out"
+        )
     if penalty is None:
-        if count < 2:
+        if count < 2 and method == "whittle":
             raise ParameterError(
                 f"{count} replicate{'' if count == 1 else 's'} along {dim!r}; at least 2 are "
                 "needed to tell spread from mean; pass more members or times, name another "

@@ -181,3 +181,45 @@ def _spectrum(nodes: int, periodic: bool) -> Float:
     """Eigenvalues of `_roughness`."""
     turns = 2.0 if periodic else 1.0
     return 2.0 - 2.0 * np.cos(turns * np.pi * np.arange(nodes) / nodes)
+
+
+def pool(
+    gram: Float, weight: Float, spacing: float, dilation: int
+) -> tuple[Float, Float, Float, Float]:
+    """Average moments over small squares of cells, well inside the distance of two nodes.
+
+    The maps hardly change inside such a square, so that nothing is lost but work.
+
+    Parameters
+    ----------
+    gram : ndarray (4, 4, ny, nx)
+        Second moments of the features.
+    weight : ndarray (ny, nx)
+        Degrees of freedom behind each cell.
+    spacing : float
+        Cells between nodes.
+    dilation : int
+        Cells between the neighbours of the stencil.
+
+    Returns
+    -------
+    gram, weight : ndarray
+        Weighted mean and total of each square.
+    rows, columns : ndarray
+        Centres of the squares.
+    """
+    side = max(1, int(spacing / 2.5), dilation // 2)
+    if side == 1:
+        ny, nx = weight.shape
+        return gram, weight, np.arange(ny, dtype=np.float64), np.arange(nx, dtype=np.float64)
+    starts = [np.arange(0, size, side) for size in weight.shape]
+    ends = [np.append(s[1:], size) for s, size in zip(starts, weight.shape, strict=True)]
+    rows, columns = (0.5 * (s + e - 1.0) for s, e in zip(starts, ends, strict=True))
+
+    def summed(values: Float) -> Float:
+        partial = np.add.reduceat(values, starts[0], axis=-2)
+        return np.asarray(np.add.reduceat(partial, starts[1], axis=-1))
+
+    total = summed(weight)
+    mean = summed(gram * weight) / np.maximum(total, 1e-300)
+    return mean, total, rows, columns

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from xr_spde.fields.green import excess_response
 from xr_spde.sar.local import Local, q_of
-from xr_spde.sar.smooth import NodeGrid, NodePairs, SparseSum
+from xr_spde.sar.smooth import NodeGrid, NodePairs, SparseSum, pool
 from xr_spde.solvers.strips import BandedFactor, diagonal_blocks, strips
 
 Float = NDArray[np.float64]
@@ -118,14 +118,19 @@ class LocalProblem:
         Degrees of freedom behind each cell; zero leaves the cell out.
     model : LocalModel
         Domain and penalty.
+    prior : LocalFit, optional
+        Maps that the roughness is counted from instead of from flat ones; their innovations'
+        variance is not used.
     """
 
-    def __init__(self, gram: Float, weight: Float, model: LocalModel) -> None:
-        self.model = model
+    def __init__(
+        self, gram: Float, weight: Float, model: LocalModel, *, prior: LocalFit | None = None
+    ) -> None:
+        self.model, self.dilation = model, model.dilation
         self.shape: tuple[int, int] = (weight.shape[0], weight.shape[1])
         spacing = max(4.0, model.dilation, np.sqrt(weight.size / _MOST_NODES))
         self.grid = NodeGrid.cover(self.shape, spacing=spacing, periodic=model.periodic)
-        gram, weight, self.rows, self.columns = _pool(gram, weight, spacing, model.dilation)
+        gram, weight, self.rows, self.columns = pool(gram, weight, spacing, model.dilation)
         self.valid = weight.ravel() > 0
         self.weight = weight.ravel()[self.valid] / model.dilation**2
         self.gram = gram.reshape(4, 4, -1)[:, :, self.valid]
@@ -142,7 +147,8 @@ class LocalProblem:
         self.barrier = 20.0 + np.asarray(self.basis.T @ self.weight)
         rng = np.random.Generator(np.random.SFC64(0))
         self.probes = rng.choice([-1.0, 1.0], size=(4, self.grid.size, _PROBES))
-        self.nodes = self.start()
+        self.base, self.base_cells, self.base_nodes = self.around(prior)
+        self.nodes = self.start() if prior is None else self.start_at_base()
         self.penalty = self.first_penalty()
 
     def fit(self, *, steps: int = 15) -> LocalFit:
@@ -177,6 +183,46 @@ class LocalProblem:
             self.optimise(steps=5)
         return LocalFit(*self.maps(), self.penalty, self.covariance() if uncertainty else None)
 
+    def adjust(self, *, steps: int, uncertainty: bool = False) -> LocalFit:
+        """Take a few steps from the prior's maps, the log-determinant corrected for the domain.
+
+        Parameters
+        ----------
+        steps : int
+            Largest number of scoring steps.
+        uncertainty : bool, optional
+            Also give the posterior covariance at the nodes, interpolated.
+
+        Returns
+        -------
+        LocalFit
+        """
+        self.correct()
+        self.optimise(steps=steps)
+        return LocalFit(*self.maps(), self.penalty, self.covariance() if uncertainty else None)
+
+    def around(self, prior: LocalFit | None) -> tuple[Float, Float, Float]:
+        """Prior maps on all cells, on the pooled cells with data, and at the nodes."""
+        if prior is None:
+            return (np.zeros((4, 1)),) * 3
+        log_kappa2 = prior.log_kappa2 + 2.0 * np.log(self.dilation)
+        maps = np.stack([log_kappa2, prior.h1, prior.h2, np.zeros(self.shape)])
+        rows, columns = (np.rint(p).astype(np.int64) for p in (self.rows, self.columns))
+        cells = maps[:, rows[:, None], columns].reshape(4, -1)[:, self.valid]
+        basis, flat = self.grid.basis(), maps.reshape(4, -1)
+        weights = np.asarray(basis.sum(axis=0)).ravel()
+        return flat, cells, (basis.T @ flat.T).T / np.maximum(weights, 1e-12)
+
+    def start_at_base(self) -> Float:
+        """Start at the prior's maps, with the innovations' local variance."""
+        nodes = np.zeros((4, self.grid.size))
+        nodes[3] = self.innovations(q_of(self.base_cells[:3]))
+        return nodes
+
+    def cells(self, nodes: Float) -> Float:
+        """Interpolate to the cells with data."""
+        return np.asarray((self.basis @ nodes.T).T + self.base_cells)
+
     def start(self) -> Float:
         """Node values of the best uniform model, with the innovations' local variance."""
         from scipy.optimize import minimize
@@ -195,13 +241,16 @@ class LocalProblem:
         fits = [minimize(objective, u, jac=True, method="L-BFGS-B", bounds=bounds) for u in starts]
         best = min(fits, key=lambda one: float(one.fun)).x
         nodes = np.repeat(best[:, None], self.grid.size, axis=1)
-        q = q_of(best[:3, None])
+        nodes[3] = self.innovations(q_of(best[:3, None]))
+        return nodes
+
+    def innovations(self, q: Float) -> Float:
+        """Log variance of the innovations around each node for given stencils."""
         forcing = np.log(np.einsum("an,abn,bn->n", q, self.gram, q) + 1e-300)
         covered = self.basis.T @ self.weight
         total = self.basis.T @ (self.weight * forcing)
-        fallback = float(np.sum(share * forcing))
-        nodes[3] = np.where(covered > 0, total / np.maximum(covered, 1e-12), fallback)
-        return nodes
+        overall = float(np.sum(self.weight * forcing) / self.weight.sum())
+        return np.where(covered > 0, total / np.maximum(covered, 1e-12), overall)
 
     def first_penalty(self) -> Float:
         """Roughness weights to begin with, or the declared ones."""
@@ -211,9 +260,9 @@ class LocalProblem:
 
     def maps(self) -> tuple[Float, Float, Float, Float]:
         """Interpolate the four maps to the whole grid, clipped to the bounds."""
-        fields = (self.grid.basis() @ self.nodes.T).T
+        fields = (self.grid.basis() @ self.nodes.T).T + self.base
         shrink = np.minimum(1.0, np.log(MAX_RHO) / np.maximum(np.hypot(*fields[1:3]), 1e-12))
-        log_kappa2 = np.clip(fields[0], self.low, self.high) - 2.0 * np.log(self.model.dilation)
+        log_kappa2 = np.clip(fields[0], self.low, self.high) - 2.0 * np.log(self.dilation)
         flat = (log_kappa2, fields[1] * shrink, fields[2] * shrink, fields[3])
         first, second, third, fourth = (field.reshape(self.shape) for field in flat)
         return first, second, third, fourth
@@ -234,7 +283,7 @@ class LocalProblem:
 
     def optimise(self, *, steps: int) -> None:
         """Take steps of Fisher scoring, with the penalty renewed after each."""
-        local = Local((self.basis @ self.nodes.T).T, self.gram)
+        local = Local(self.cells(self.nodes), self.gram)
         for _ in range(steps):
             value, slope = local.value_and_slope(self.response)
             now = float(self.weight @ value) + self.roughness(self.nodes)
@@ -256,7 +305,7 @@ class LocalProblem:
         length = min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
         for _ in range(10):
             trial = self.nodes + length * step
-            there = Local((self.basis @ trial.T).T, self.gram)
+            there = Local(self.cells(trial), self.gram)
             value, _ = there.value_and_slope(self.response)
             if float(self.weight @ value) + self.roughness(trial) <= now:
                 return length, there
@@ -265,6 +314,7 @@ class LocalProblem:
 
     def beyond(self, nodes: Float) -> tuple[Float, Float, Float]:
         """How far node values lie below and above the bounds of log kappa2, and of log rho."""
+        nodes = nodes + self.base_nodes
         log_rho = np.hypot(nodes[1], nodes[2])
         return (
             np.minimum(nodes[0] - self.low, 0.0),
@@ -286,8 +336,8 @@ class LocalProblem:
         slope = (self.grid.membrane @ self.nodes.T).T * self.penalty[:, :1]
         slope += (self.grid.plate @ self.nodes.T).T * self.penalty[:, 1:]
         slope[0] += self.barrier * (low + high)
-        log_rho = np.maximum(np.hypot(self.nodes[1], self.nodes[2]), 1e-12)
-        slope[1:3] += self.barrier * stretched * self.nodes[1:3] / log_rho
+        tensor = (self.nodes + self.base_nodes)[1:3]
+        slope[1:3] += self.barrier * stretched * tensor / np.maximum(np.hypot(*tensor), 1e-12)
         return slope
 
     def assembly(self) -> SparseSum:
@@ -337,7 +387,7 @@ class LocalProblem:
         """Posterior covariance of log kappa2 and log H at the nodes, interpolated to cells."""
         size = self.grid.size
         # what is held by a bound is unknown, not known well
-        local = Local((self.basis @ self.nodes.T).T, self.gram)
+        local = Local(self.cells(self.nodes), self.gram)
         hessian = self.hessian(local, walls=False)
         every = np.arange(4 * size)
         blocks = np.empty((9, size))
@@ -348,27 +398,3 @@ class LocalProblem:
             blocks[:, nodes] = own[same, :3, same, :3].reshape(-1, 9).T
         cells = (self.grid.basis() @ blocks.T).T
         return np.asarray(cells.reshape(3, 3, *self.shape))
-
-
-def _pool(
-    gram: Float, weight: Float, spacing: float, dilation: int
-) -> tuple[Float, Float, Float, Float]:
-    """Average moments over small squares of cells, well inside the distance of two nodes.
-
-    The maps hardly change inside such a square, so that nothing is lost but work.
-    """
-    side = max(1, int(spacing / 2.5), dilation // 2)
-    if side == 1:
-        ny, nx = weight.shape
-        return gram, weight, np.arange(ny, dtype=np.float64), np.arange(nx, dtype=np.float64)
-    starts = [np.arange(0, size, side) for size in weight.shape]
-    ends = [np.append(s[1:], size) for s, size in zip(starts, weight.shape, strict=True)]
-    rows, columns = (0.5 * (s + e - 1.0) for s, e in zip(starts, ends, strict=True))
-
-    def summed(values: Float) -> Float:
-        partial = np.add.reduceat(values, starts[0], axis=-2)
-        return np.asarray(np.add.reduceat(partial, starts[1], axis=-1))
-
-    total = summed(weight)
-    mean = summed(gram * weight) / np.maximum(total, 1e-300)
-    return mean, total, rows, columns

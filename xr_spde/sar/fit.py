@@ -1,0 +1,278 @@
+"""From sums over replicates to maps: patterns, the estimator at each spacing, the choice."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import ParameterError
+from xr_spde.fields.sar import from_log_tensor
+from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, ReplicateProblem
+from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
+from xr_spde.sar.scale import (
+    Problem,
+    Scale,
+    best_scale,
+    local_problems,
+    pool_gaps,
+    remove_patterns,
+)
+from xr_spde.sar.settings import Settings
+from xr_spde.sar.statistics import LagSums, shifted, stencil_gram
+from xr_spde.sar.whittle import LocalFit, LocalModel
+from xr_spde.solvers.threads import single_blas_thread
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Walk:
+    """Sums over the replicates seen so far, and they themselves where a network wants them.
+
+    Attributes
+    ----------
+    lags : list of LagSums
+        One for each spacing.
+    blocks : BlockSums or None
+        Block means, where patterns or a spacing are to be chosen.
+    members : list of ndarray (ny, nx)
+        Replicates, for networks that take them as they are.
+    """
+
+    lags: list[LagSums] = field(default_factory=list)
+    blocks: BlockSums | None = None
+    members: list[Array] = field(default_factory=list)
+
+
+def begin(settings: Settings) -> Walk:
+    """Start the walk through the replicates.
+
+    Parameters
+    ----------
+    settings : Settings
+        What is asked for.
+
+    Returns
+    -------
+    Walk
+    """
+    shape, spacings = settings.grid.shape, set(settings.dilations)
+    if settings.method == "net":
+        # further apart than the grid is wide there is no pair
+        wanted = {d * spacing for d in spacings for spacing in SPACINGS}
+        spacings |= {d for d in wanted if d < max(shape)}
+    lags = [LagSums(shape, periodic=settings.periodic, dilation=d) for d in sorted(spacings)]
+    needed = settings.modes > 0 or len(settings.dilations) > 1
+    return Walk(lags, BlockSums(shape) if needed else None)
+
+
+def advance(walk: Walk, member: Array, *, settings: Settings) -> Walk:
+    """Add one replicate, in place.
+
+    Parameters
+    ----------
+    walk : Walk
+        So far.
+    member : ndarray (1, ny, nx)
+        Replicate in stored order.
+    settings : Settings
+        What is asked for.
+
+    Returns
+    -------
+    Walk
+    """
+    replicate = settings.grid.to_canonical(member[0])
+    for sums in walk.lags:
+        sums.add(replicate)
+    if walk.blocks is not None:
+        walk.blocks.add(replicate)
+    if settings.on_replicates:
+        walk.members.append(np.array(replicate, dtype=np.float32))
+    return walk
+
+
+def conclude(walk: Walk, *, settings: Settings) -> dict[str, Array]:
+    """Fit the maps, on one thread: small systems gain nothing from more, and bits stay the same.
+
+    Parameters
+    ----------
+    walk : Walk
+        All replicates.
+    settings : Settings
+        What is asked for.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Variables of the result in stored order.
+    """
+    with single_blas_thread():
+        return _fit(walk, settings)
+
+
+def _fit(walk: Walk, settings: Settings) -> dict[str, Array]:
+    """Fit the maps to the sums; canonical inside, stored order outside."""
+    moments = walk.lags[0].finish(centred=not settings.single)
+    usable = _usable_cells(moments.variance, moments.mean, single=settings.single)
+    patterns = _find_patterns(walk.blocks, moments.variance, settings)
+    problems = _problems(walk, usable, patterns, settings)
+    uncertainty = settings.uncertainty
+    dilation, fit = best_scale(
+        problems,
+        settings.boundary,
+        walk.blocks,
+        patterns,
+        moments.variance,
+        uncertainty=uncertainty and not settings.refine,
+    )
+    if settings.refine:
+        (sums,) = (one for one in walk.lags if one.dilation == dilation)
+        scales = _scales([sums], usable, patterns, settings)
+        (problem,) = local_problems(scales, _model(settings), prior=fit)
+        fit = problem.adjust(steps=settings.refine, uncertainty=uncertainty)
+    land = ~np.isfinite(moments.variance)
+    maps = _parameters(fit)
+    maps |= {"mean": moments.mean, "std": np.sqrt(np.maximum(moments.variance, 0.0))}
+    if settings.single:
+        maps["mean"] = np.zeros(settings.grid.shape)
+        maps["std"] = np.full(settings.grid.shape, np.sqrt(np.nanmean(moments.variance)))
+    out = {}
+    for name, values in maps.items():
+        values = np.array(values)
+        values[land] = np.nan
+        out[name] = settings.grid.from_canonical(values)
+    if settings.modes:
+        padded = np.zeros((settings.modes, *settings.grid.shape))
+        padded[: len(patterns)] = patterns
+        padded[:, land] = np.nan
+        out["patterns"] = settings.grid.from_canonical(padded)
+    out["dilation"] = np.array(dilation)
+    return out
+
+
+def _model(settings: Settings) -> LocalModel:
+    return LocalModel(settings.boundary, settings.buffer, penalty=settings.penalty)
+
+
+def _problems(
+    walk: Walk, usable: NDArray[np.bool_], patterns: Array, settings: Settings
+) -> Sequence[Problem]:
+    """Set up the estimator that was asked for at each spacing."""
+    if settings.method == "whittle":
+        return local_problems(_scales(walk.lags, usable, patterns, settings), _model(settings))
+    network = NetworkModel(settings.method, settings.weights, settings.periodic)
+    if settings.on_replicates:
+        return [ReplicateProblem(np.stack(walk.members), usable, network)]
+    statistics = {one.dilation: one.finish(centred=not settings.single) for one in walk.lags}
+    return [NetworkProblem(statistics, d, patterns, usable, network) for d in settings.dilations]
+
+
+def _scales(
+    sums: list[LagSums], usable: NDArray[np.bool_], patterns: Array, settings: Settings
+) -> Iterator[Scale]:
+    """Moments of what the patterns leave, one spacing after the other."""
+    periodic = settings.periodic
+    for one in sums:
+        lags = one.finish(centred=not settings.single)
+        gram, count = stencil_gram(lags, periodic=periodic)
+        freedom = count if settings.single else count - 1.0
+        clear = _whole_neighbourhood(usable, lags.dilation, periodic=periodic)
+        weight = np.where(clear, np.maximum(freedom - len(patterns), 0.0), 0.0)
+        if one is sums[0] and not weight.any():
+            raise ParameterError(
+                f"no cell of the {settings.grid.ny} x {settings.grid.nx} grid has data together "
+                "with all its eight neighbours in two replicates or more; expected an area of at "
+                "least 3 x 3 cells with values: fill gaps, or take more replicates"
+            )
+        repair = bool(lags.seen[usable].min() < lags.replicates)
+        if repair:
+            gram = pool_gaps(gram, weight, periodic=periodic)
+        gram = remove_patterns(gram, patterns, lags.dilation, periodic=periodic)
+        if repair or len(patterns):
+            gram = make_positive(gram)
+        yield lags.dilation, gram, weight
+
+
+def _usable_cells(variance: Array, mean: Array, *, single: bool) -> NDArray[np.bool_]:
+    """Cells that vary; an error if there are none, a warning if some are constant."""
+    known = np.isfinite(variance)
+    if not known.any():
+        number = "the one replicate" if single else "two replicates or more"
+        raise ParameterError(
+            f"no cell has values in {number} (all NaN?); expected fields with data"
+        )
+    if single:
+        # an anomaly near zero is no sign of a constant cell
+        if np.ptp(mean[known]) == 0:
+            raise ParameterError(
+                "the one replicate has the same value in every cell; expected an anomaly that "
+                "varies over the grid"
+            )
+        return np.asarray(known)
+    # ice-covered sea and the like: equal values but for rounding, of the data or of a trend removed
+    rounding = (1e-12 * np.abs(np.where(known, mean, 0.0))) ** 2
+    varies = known & (variance > np.maximum(rounding, 1e-8 * np.median(variance[known])))
+    if not varies.any():
+        raise ParameterError(
+            "every cell has the same value in all replicates; expected replicates that differ: "
+            "is the replicate dimension the right one? Pass dim="
+        )
+    constant = int((known & ~varies).sum())
+    if constant:
+        warnings.warn(
+            f"{constant} of {int(known.sum())} cells never vary over the replicates (std is 0); "
+            "they are left out of the fit, get the parameters of their surroundings and keep "
+            "their value in emulated members",
+            UserWarning,
+            stacklevel=2,
+        )
+    return np.asarray(varies)
+
+
+def _whole_neighbourhood(
+    usable: NDArray[np.bool_], dilation: int, *, periodic: bool
+) -> NDArray[np.bool_]:
+    """Cells whose eight neighbours all vary."""
+    values = usable.astype(np.float64)
+    clear = usable.copy()
+    for rows in (-dilation, 0, dilation):
+        for columns in (-dilation, 0, dilation):
+            clear &= shifted(values, (rows, columns), periodic=periodic) > 0
+    return clear
+
+
+def _find_patterns(blocks: BlockSums | None, variance: Array, settings: Settings) -> Array:
+    """Large-scale patterns (number, ny, nx), as many as the data bear out."""
+    none = np.zeros((0, *settings.grid.shape))
+    if blocks is None or settings.modes == 0:
+        return none
+    number = settings.modes
+    if not settings.fixed_modes:
+        number = choose_patterns(blocks, settings.boundary, most=settings.modes)
+    data = blocks.covariance()
+    if number == 0 or not data.valid.any():
+        return none
+    components = data.components(number)
+    return pattern_maps(blocks, components, data, variance, periodic=settings.periodic)
+
+
+def _parameters(fit: LocalFit) -> dict[str, Array]:
+    """Public parameters, with standard errors by the delta method."""
+    rho, theta = from_log_tensor(fit.h1, fit.h2)
+    maps: dict[str, Array] = {"kappa2": np.exp(fit.log_kappa2), "rho": rho, "theta": theta}
+    if fit.covariance is not None:
+        cosine, sine = np.cos(2.0 * theta), np.sin(2.0 * theta)
+        c11, c22, c12 = (fit.covariance[i, j] for i, j in ((1, 1), (2, 2), (1, 2)))
+        along = cosine**2 * c11 + sine**2 * c22 + 2.0 * sine * cosine * c12
+        across = sine**2 * c11 + cosine**2 * c22 - 2.0 * sine * cosine * c12
+        # an angle that is not known at all is uniform on half a circle
+        angle = 0.5 * np.sqrt(across) / np.maximum(np.log(rho), 1e-6)
+        maps["kappa2_stderr"] = maps["kappa2"] * np.sqrt(fit.covariance[0, 0])
+        maps["rho_stderr"] = rho * np.sqrt(along)
+        maps["theta_stderr"] = np.minimum(angle, np.pi / np.sqrt(12.0))
+    return maps
