@@ -11,6 +11,7 @@ from xr_spde.sar import emulate, estimate
 from xr_spde.sar.patterns import (
     MAX_SHARE,
     BlockSums,
+    _interpolate,
     choose_patterns,
     combine,
     local_correlation,
@@ -184,6 +185,22 @@ def test_components_are_principal_components_of_the_correlation():
     values = np.linalg.eigvalsh(data.correlation())[::-1][:3]
     np.testing.assert_allclose(np.sum(three**2, axis=1), values, rtol=1e-10)
     np.testing.assert_allclose(three @ three.T, np.diag(values), atol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "columns"), [((400, 6), 2), ((200, 6), 3), ((40, 40), 20)])
+def test_patterns_turn_with_the_columns_of_a_ring(shape, columns):
+    """Also where there are fewer columns of blocks than a spline looks at."""
+    sums = BlockSums(shape)
+    assert sums.blocks[1] == columns
+    values = np.random.default_rng(0).normal(size=(2, *sums.blocks))
+    every = np.ones(sums.blocks[0] * columns, dtype=bool)
+    plain, turned = (
+        _interpolate(sums, np.roll(v, k, axis=-1).reshape(2, -1), every, periodic=True)
+        for k, v in ((0, values), (1, values))
+    )
+    # the memory of a cubic spline falls by .27 per column
+    atol = np.abs(values).max() * 0.27**4
+    np.testing.assert_allclose(turned, np.roll(plain, shape[1] // columns, axis=-1), atol=atol)
 
 
 def test_pattern_maps_carry_single_cells_scale():

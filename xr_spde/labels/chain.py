@@ -71,7 +71,7 @@ class Fold:
         Parameters
         ----------
         states : list
-            One state per leading index; left untouched.
+            One state per leading index.
         lead : tuple of int
             Shape of the leading dimensions of the block.
 
@@ -84,7 +84,7 @@ class Fold:
         ValueError
             ``finish`` returned an array of another shape than was declared.
         """
-        results = [self.finish(state) for state in copy.deepcopy(states)]
+        results = [self.finish(state) for state in states]
         closed: Arrays = {}
         for name, shape in self.shapes.items():
             parts = [np.asanyarray(result[name]) for result in results]

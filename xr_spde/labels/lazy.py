@@ -215,7 +215,7 @@ def fold_replicates(
         in stored order; returns the new state, and may change the old one in place: each task works
         on a copy of what it received. States must survive `copy.deepcopy` and pickling.
     finish : callable
-        Turns the last state into a mapping of output names to arrays.
+        Turns the last state into a mapping of output names to arrays, and leaves it as it is.
     output : mapping of str to Output
         Outputs by name.
     limit : int, optional

@@ -38,6 +38,8 @@ _MOST_BLOCKS = 400
 _FOLDS = 2
 _RIM = 5
 _GAIN = 0.05
+# columns of blocks beyond which a cubic spline no longer feels the edge
+_WRAP = 4
 
 
 class BlockSums:
@@ -381,9 +383,9 @@ def _interpolate(sums: BlockSums, values: Float, valid: NDArray[np.bool_], perio
     )
     filled = full.reshape(-1, rows, columns)[:, nearest[0], nearest[1]]
     if periodic:
-        filled = np.concatenate([filled[..., -4:], filled, filled[..., :4]], axis=-1)
+        filled = np.pad(filled, ((0, 0), (0, 0), (_WRAP, _WRAP)), mode="wrap")
     y = (np.arange(sums.shape[0]) + 0.5) * rows / sums.shape[0] - 0.5
-    x = (np.arange(sums.shape[1]) + 0.5) * columns / sums.shape[1] - 0.5 + 4 * periodic
+    x = (np.arange(sums.shape[1]) + 0.5) * columns / sums.shape[1] - 0.5 + _WRAP * periodic
     points = np.meshgrid(y, x, indexing="ij")
     maps = [map_coordinates(field, points, order=3, mode="nearest") for field in filled]
     return np.asarray(maps).reshape(len(values), *sums.shape)

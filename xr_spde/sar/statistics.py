@@ -178,53 +178,51 @@ class LagSums:
         -------
         LagStatistics
         """
-        pairs, near, far = self._pair_sums()
+        covariance, pairs = np.empty_like(self._products), np.empty_like(self._products)
+        gaps = self._complete < self.count
         with np.errstate(invalid="ignore", divide="ignore"):
-            if centred:
-                covariance = (self._products - near * far / pairs) / (pairs - 1.0)
-                if self._complete < self.count:
-                    covariance = self._by_differences(covariance[0], pairs, near - far)
-                covariance[pairs < 2] = np.nan
-            else:
-                covariance = self._uncentred(pairs, near, far)
+            for k, offset in enumerate(self._offsets):  # one by one: few maps at a time
+                pairs[k], near, far = self._pair_sums(k, offset)
+                if not centred:
+                    covariance[k] = self._uncentred(k, offset, pairs[k], near, far)
+                elif gaps and k:
+                    total = near - far
+                    covariance[k] = self._by_differences(k, offset, covariance[0], pairs[k], total)
+                else:
+                    covariance[k] = (self._products[k] - near * far / pairs[k]) / (pairs[k] - 1.0)
             mean = self._shift + self._total / self._seen
+        covariance[pairs < 1 + centred] = np.nan
         return LagStatistics(
             covariance, pairs, mean, covariance[0].copy(), self._seen, self.count, self.dilation
         )
 
-    def _pair_sums(self) -> tuple[Array, Array, Array]:
+    def _pair_sums(self, k: int, offset: tuple[int, int]) -> tuple[Array, Array, Array]:
         """Numbers of pairs and their one-sided sums, whole replicates included."""
-        shape = self._products.shape
-        pairs, near, far = np.empty(shape), np.empty(shape), np.empty(shape)
-        inside = np.ones(shape[1:])
-        for k, offset in enumerate(self._offsets):
-            there = shifted(inside, offset, periodic=self.periodic)
-            pairs[k] = self._complete * there
-            near[k] = self._complete_total * there
-            far[k] = shifted(self._complete_total, offset, periodic=self.periodic)
-        return pairs + self._pairs, near + self._near, far + self._far
+        there = shifted(np.ones_like(self._total), offset, periodic=self.periodic)
+        far = shifted(self._complete_total, offset, periodic=self.periodic)
+        whole = (self._complete * there, self._complete_total * there, far)
+        if self._pairs.shape != self._products.shape:
+            return whole
+        return whole[0] + self._pairs[k], whole[1] + self._near[k], whole[2] + self._far[k]
 
-    def _by_differences(self, variance: Array, pairs: Array, total: Array) -> Array:
+    def _by_differences(
+        self, k: int, offset: tuple[int, int], variance: Array, pairs: Array, total: Array
+    ) -> Array:
         """Half the variances of both ends minus half that of the difference over the pairs."""
         complete = self._products[0] - 0.5 * self._squares[0]
-        out = np.empty_like(pairs)
-        for k, offset in enumerate(self._offsets):
-            other = shifted(complete, offset, periodic=self.periodic)
-            square = complete + other + self._squares[k] - 2.0 * self._products[k]
-            spread = (square - total[k] ** 2 / pairs[k]) / (pairs[k] - 1.0)
-            far = shifted(variance, offset, periodic=self.periodic)
-            out[k] = 0.5 * (variance + far - spread)
-        return out
+        other = shifted(complete, offset, periodic=self.periodic)
+        square = complete + other + self._squares[k] - 2.0 * self._products[k]
+        spread = (square - total**2 / pairs) / (pairs - 1.0)
+        far = shifted(variance, offset, periodic=self.periodic)
+        return np.asarray(0.5 * (variance + far - spread))
 
-    def _uncentred(self, pairs: Array, near: Array, far: Array) -> Array:
+    def _uncentred(
+        self, k: int, offset: tuple[int, int], pairs: Array, near: Array, far: Array
+    ) -> Array:
         """Mean products of the values themselves, undoing the shift by first values."""
-        out = np.empty_like(pairs)
-        for k, offset in enumerate(self._offsets):
-            other = shifted(self._shift, offset, periodic=self.periodic)
-            raw = self._products[k] + self._shift * far[k] + other * near[k]
-            out[k] = raw / pairs[k] + self._shift * other
-        out[pairs < 1] = np.nan
-        return out
+        other = shifted(self._shift, offset, periodic=self.periodic)
+        raw = self._products[k] + self._shift * far + other * near
+        return np.asarray(raw / pairs + self._shift * other)
 
 
 def _refuse_infinite(values: Array, number: int) -> None:
