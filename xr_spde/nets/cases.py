@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from xr_spde._core.errors import ParameterError
 from xr_spde.nets.lag_features import LagMoments, lag_moments
 
 Rng = np.random.Generator
@@ -88,6 +89,11 @@ def _punch(fields: Array, rng: Rng) -> Array:
     return fields
 
 
+def _wrapped(theta: Array) -> Array:
+    """Bring angles to [-pi/2, pi/2), where networks without doubled angles learn them."""
+    return np.asarray(np.remainder(theta + np.pi / 2, np.pi) - np.pi / 2, dtype=np.float32)
+
+
 def _reflect(fields: Array, maps: list[Array], rng: Rng) -> tuple[Array, list[Array]]:
     """Reverse rows, columns or both; the angle follows."""
     stack = [fields, *maps]
@@ -121,7 +127,7 @@ def vary(
     fields : ndarray (count, H, W)
         Chosen replicates; NaN is missing.
     truth : ndarray (3, H, W)
-        log kappa2, log rho and theta.
+        log kappa2, log rho and theta in [-pi/2, pi/2).
     """
     fields = fields[rng.permutation(len(fields))].astype(np.float32)
     maps = [np.asarray(m, dtype=np.float32) for m in maps]
@@ -136,7 +142,7 @@ def vary(
         maps = [np.roll(m, shift, (-2, -1)) for m in maps]
     if variation.symmetries:
         fields, maps = _reflect(fields, maps, rng)
-    truth = np.stack([np.log(maps[0]), np.log(np.maximum(maps[1], 1.0)), maps[2]])
+    truth = np.stack([np.log(maps[0]), np.log(np.maximum(maps[1], 1.0)), _wrapped(maps[2])])
     return np.ascontiguousarray(fields), truth
 
 
@@ -160,6 +166,11 @@ class CaseBatches(Dataset[tuple[Any, Tensor]]):
         Whether batches are `LagMoments` or raw replicates.
     window : int
         Side of the square windows cut at random; 0 takes whole fields.
+
+    Raises
+    ------
+    ParameterError
+        If a window does not fit into the grids.
     """
 
     def __init__(
@@ -176,6 +187,9 @@ class CaseBatches(Dataset[tuple[Any, Tensor]]):
         self.groups, self.cells, self.variation = list(groups), cells, variation
         self.shares = np.asarray(shares, dtype=float) / np.sum(shares)
         self.seed, self.moments, self.window = seed, moments, window
+        sizes = [tuple(group["fields"].shape[2:]) for group in self.groups]
+        if window > min(map(min, sizes)):
+            raise ParameterError(f"window is {window}, but grids have {sizes} rows and columns")
 
     def __getitem__(self, step: int) -> tuple[LagMoments | Tensor, Tensor]:
         rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence((self.seed, step))))
@@ -195,7 +209,7 @@ class CaseBatches(Dataset[tuple[Any, Tensor]]):
                 fields, truth = _transpose(fields, truth)
             for visible, target in self._cut(fields, truth, rng):
                 tensor = torch.from_numpy(visible)
-                inputs.append(lag_moments(tensor) if self.moments else tensor[None])
+                inputs.append(lag_moments(tensor).pooled() if self.moments else tensor[None])
                 truths.append(torch.from_numpy(target))
         joined = LagMoments.stack(inputs) if self.moments else torch.cat(inputs)
         return joined, torch.stack(truths)
@@ -223,7 +237,7 @@ class CaseBatches(Dataset[tuple[Any, Tensor]]):
 def _transpose(fields: Array, truth: Array) -> tuple[Array, Array]:
     """Exchange rows and columns; the angle follows."""
     truth = np.ascontiguousarray(np.swapaxes(truth, -1, -2))
-    truth[2] = np.float32(np.pi / 2) - truth[2]
+    truth[2] = _wrapped(np.pi / 2 - truth[2])
     return np.ascontiguousarray(np.swapaxes(fields, -1, -2)), truth
 
 
@@ -251,4 +265,4 @@ def held_case(
     tensor = torch.from_numpy(np.ascontiguousarray(fields[:count]))
     log_rho = np.log(np.maximum(arrays["rho"], 1.0))
     truth = np.stack([np.log(arrays["kappa2"]), log_rho, arrays["theta"]]).astype(np.float32)
-    return lag_moments(tensor) if moments else tensor[None], torch.from_numpy(truth)[None]
+    return lag_moments(tensor).pooled() if moments else tensor[None], torch.from_numpy(truth)[None]

@@ -20,6 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
+from xr_spde._core.errors import ParameterError
+from xr_spde.nets.local_fit import LOCAL_CHANNELS, local_fit
+
 _FIRST = (
     (0, 1), (0, 2),
     (1, -2), (1, -1), (1, 0), (1, 1), (1, 2),
@@ -38,6 +41,12 @@ LAG_GROUPS: tuple[tuple[tuple[int, int], ...], ...] = (
 
 #: All lags, group after group.
 LAGS: tuple[tuple[int, int], ...] = tuple(h for group in LAG_GROUPS for h in group)
+
+#: Lags of `lag_products`.
+PRODUCT_LAGS: tuple[tuple[int, int], ...] = (
+    (0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (2, 2), (2, -2),
+    (0, 4), (4, 0), (4, 4), (4, -4), (1, 2), (2, 1), (1, -2), (2, -1),
+)  # fmt: skip
 
 #: Extra channels at every level: relative log variance, share of pairs present, 1 / M.
 EXTRAS = 3
@@ -63,6 +72,8 @@ class LagMoments:
         Its weight.
     replicates : Tensor (B,)
         Number of replicates M.
+    side : int
+        Cells along the side of the squares that H and W count.
     """
 
     half: Tensor
@@ -71,16 +82,51 @@ class LagMoments:
     variance: Tensor
     seen: Tensor
     replicates: Tensor
+    side: int = 1
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "side"}
 
     def to(self, device: str | torch.device) -> LagMoments:
         """Move all tensors to `device`."""
-        return LagMoments(*(getattr(self, f.name).to(device) for f in fields(self)))
+        moved = {name: tensor.to(device) for name, tensor in self._tensors().items()}
+        return LagMoments(**moved, side=self.side)
 
     @staticmethod
     def stack(cases: list[LagMoments]) -> LagMoments:
         """Join batches of the same size."""
+        parts = [case._tensors() for case in cases]
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return LagMoments(**joined, side=cases[0].side)
+
+    def pooled(self, side: int = 2) -> LagMoments:
+        """Average over squares of cells, weighted; cells without data complete the last ones.
+
+        Parameters
+        ----------
+        side : int, optional
+            Present squares along the side of a new one.
+
+        Returns
+        -------
+        LagMoments
+        """
+        rows, columns = self.half.shape[-2:]
+        extra = (0, -columns % side, 0, -rows % side)
+
+        def mean(values: Tensor) -> Tensor:
+            return F.avg_pool2d(F.pad(values, extra), side)
+
+        weight, seen = mean(self.weight), mean(self.seen)
+        safe, once = weight.clamp(min=1e-12), seen.clamp(min=1e-12)
         return LagMoments(
-            *(torch.cat([getattr(case, f.name) for case in cases]) for f in fields(LagMoments))
+            mean(self.half * self.weight) / safe,
+            mean(self.level * self.weight) / safe,
+            weight,
+            mean(self.variance * self.seen) / once,
+            seen,
+            self.replicates,
+            self.side * side,
         )
 
 
@@ -145,8 +191,34 @@ def lag_moments(replicates: Tensor) -> LagMoments:
     )
 
 
+def lag_products(replicates: Tensor) -> Tensor:
+    """Mean products of standardised fields: what any network can take instead of the replicates.
+
+    The channels of a network then number 16 whatever the number of replicates, whose order cannot
+    matter. `LagPyramid` makes more of the same moments; this is its plain form, to compare with.
+
+    Parameters
+    ----------
+    replicates : Tensor (B, M, H, W)
+        Standardised replicates; NaN is missing.
+
+    Returns
+    -------
+    Tensor (B, 16, H, W)
+        Mean over the replicates that have both of z(s) z(s + h) for each h of `PRODUCT_LAGS`, zero
+        where none has; rows and columns count as circular.
+    """
+    valid = torch.isfinite(replicates)
+    z, present = torch.where(valid, replicates, 0.0), valid.to(replicates.dtype)
+    out = []
+    for rows, columns in PRODUCT_LAGS:
+        far, there = (torch.roll(x, (-rows, -columns), (-2, -1)) for x in (z, present))
+        out.append((z * far).sum(1) / (present * there).sum(1).clamp(min=1))
+    return torch.stack(out, 1)
+
+
 class LagPyramid(nn.Module):
-    """Pooled log half-variograms, whitened, at each level.
+    """Pooled log half-variograms, whitened, at each level, and local fits of the coarser ones.
 
     Whitening (``fit``) matters: neighbouring lags are nearly equal, and it is their small
     differences that carry direction and range.
@@ -154,7 +226,7 @@ class LagPyramid(nn.Module):
     Parameters
     ----------
     levels : int
-        Number of levels; the last pools blocks of ``2 ** (levels - 1)`` cells.
+        Number of levels; level k has squares of ``2 ** (k + 1)`` cells.
     """
 
     def __init__(self, levels: int) -> None:
@@ -168,28 +240,24 @@ class LagPyramid(nn.Module):
     @staticmethod
     def lags(level: int) -> int:
         """Lags used at a level: long ones mean little within small blocks."""
-        return sum(len(group) for group in LAG_GROUPS[: level + 1])
+        return sum(len(group) for group in LAG_GROUPS[: level + 2])
 
     def channels(self, level: int) -> int:
         """Channels of the features of a level."""
-        return self.lags(level) + EXTRAS
+        return self.lags(level) + EXTRAS + (LOCAL_CHANNELS if level else 0)
 
-    def _pooled(self, moments: LagMoments) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Log ratio, its weight, variance and its weight at each level."""
-        weight, seen = moments.weight, moments.seen
-        half, level = moments.half * weight, moments.level * weight
-        variance = moments.variance * seen
-        out = []
-        for k in range(self.levels):
-            n = self.lags(k)
-            ratio = half[:, :n] / level[:, :n].clamp(min=1e-30)
-            mean = variance / seen.clamp(min=1e-6)
-            out.append((ratio.clamp(_FLOOR, 4.0).log(), weight[:, :n], mean, seen))
-            if k + 1 < self.levels:
-                half, level, weight, variance, seen = (
-                    F.avg_pool2d(x, 2) for x in (half, level, weight, variance, seen)
-                )
+    def _pooled(self, moments: LagMoments) -> list[LagMoments]:
+        """Moments of each level, from those of squares of two cells."""
+        out = [moments]
+        for _ in range(self.levels - 1):
+            out.append(out[-1].pooled())
         return out
+
+    def _logarithms(self, moments: LagMoments, level: int) -> tuple[Tensor, Tensor]:
+        """Take logs of the half-variograms over the variance; also give their weights."""
+        n = self.lags(level)
+        ratio = moments.half[:, :n] / moments.level[:, :n].clamp(min=1e-30)
+        return ratio.clamp(_FLOOR, 4.0).log(), moments.weight[:, :n]
 
     @torch.no_grad()
     def fit(self, moments: list[LagMoments]) -> None:
@@ -198,16 +266,28 @@ class LagPyramid(nn.Module):
         Parameters
         ----------
         moments : list of LagMoments
-            Typical cases, complete.
+            Typical cases, complete, on squares of two cells.
+
+        Raises
+        ------
+        ParameterError
+            If no block of a level has all its lags: the grids are too small for it.
         """
         samples: list[list[Tensor]] = [[] for _ in range(self.levels)]
         for case in moments:
-            for k, (ratio, weight, _, _) in enumerate(self._pooled(case)):
+            for k, level in enumerate(self._pooled(case)):
+                ratio, weight = self._logarithms(level, k)
                 good = (weight > 0).all(1).flatten()
                 values = ratio.movedim(1, -1).reshape(-1, ratio.shape[1])[good]
                 samples[k].append(values[:: max(len(values) // 2000, 1)].double())
         for k, parts in enumerate(samples):
             values = torch.cat(parts)
+            if len(values) < 2:
+                far = max(abs(i) for lag in LAGS[: self.lags(k)] for i in lag)
+                raise ParameterError(
+                    f"level {k} of {self.levels} looks {far} cells away, and no cell of the "
+                    "samples has all those pairs; give larger grids or fewer levels"
+                )
             centre = values.mean(0)
             spread, axes = torch.linalg.eigh(torch.cov((values - centre).T))
             # directions below 2 % of a log unit are rounding, not signal
@@ -215,13 +295,14 @@ class LagPyramid(nn.Module):
             getattr(self, f"centre{k}").copy_(centre)
             getattr(self, f"whiten{k}").copy_(scale[:, None] * axes.T)
 
+    @torch.no_grad()
     def forward(self, moments: LagMoments) -> list[Tensor]:
         """Features of each level.
 
         Parameters
         ----------
         moments : LagMoments
-            Rows and columns divisible by ``2 ** (levels - 1)``.
+            On squares of two cells, rows and columns divisible by ``2 ** (levels - 1)``.
 
         Returns
         -------
@@ -231,16 +312,30 @@ class LagPyramid(nn.Module):
         reference = total / moments.seen.mean((-2, -1), keepdim=True).clamp(min=1e-6)
         inverse = (1.0 / moments.replicates)[:, None, None, None]
         out = []
-        for k, (ratio, weight, variance, seen) in enumerate(self._pooled(moments)):
+        for k, level in enumerate(self._pooled(moments)):
+            ratio, weight = self._logarithms(level, k)
             centre, whiten = getattr(self, f"centre{k}"), getattr(self, f"whiten{k}")
             # a lag without data takes its mean, which whitening turns into no information
             centred = (ratio - centre[:, None, None]) * (weight > 0)
             white = torch.einsum("ij,bjhw->bihw", whiten, centred)
-            relative = (variance / reference.clamp(min=1e-30)).clamp(1e-4, 1e4).log()
-            extras = (
-                relative * (seen > 0),
+            relative = (level.variance / reference.clamp(min=1e-30)).clamp(1e-4, 1e4).log()
+            parts = [
+                white.clamp(-8.0, 8.0),
+                relative * (level.seen > 0),
                 weight.mean(1, keepdim=True),
-                inverse.expand_as(seen),
-            )
-            out.append(torch.cat([white.clamp(-8.0, 8.0), *extras], 1))
+                inverse.expand_as(level.seen),
+            ]
+            if k:
+                parts.append(_local(level))
+            out.append(torch.cat(parts, 1))
         return out
+
+
+def _local(moments: LagMoments) -> Tensor:
+    """Local fits, with the degrees of freedom behind each block."""
+    first = LAG_GROUPS[0]
+    n = len(first)
+    share = moments.weight[:, :n].amin(1, keepdim=True)
+    freedom = (moments.replicates - 1.0).clamp(min=1.0)[:, None, None, None]
+    level = moments.level[:, :n].mean(1, keepdim=True)
+    return local_fit(moments.half[:, :n], level, share * freedom * moments.side**2, first)

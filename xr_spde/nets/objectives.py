@@ -150,13 +150,15 @@ def score_held(model: nn.Module, held: Sequence[tuple[str, int, Any, Tensor]]) -
     """
     sums: dict[tuple[str, int], list[Tensor]] = {}
     maps = getattr(model, "maps", model)
+    device = next(model.parameters()).device
     for size, count, inputs, truth in held:
-        sums.setdefault((size, count), []).append(squared_errors(maps(inputs).float(), truth))
+        errors = squared_errors(maps(inputs.to(device)).float(), truth.to(device))
+        sums.setdefault((size, count), []).append(errors)
     scores = {}
     most = max(count for _, count in sums)
     score = 0.0
-    for (size, count), errors in sums.items():
-        rmse = torch.stack(errors).mean(0).sqrt().tolist()
+    for (size, count), cases in sums.items():
+        rmse = torch.stack(cases).mean(0).sqrt().tolist()
         for name, value in zip(("log_kappa2", "theta", "rho", "angle"), rmse, strict=True):
             scores[f"{name} {size} M={count}"] = value
         if count == most:

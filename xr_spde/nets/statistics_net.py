@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
+from xr_spde._core.errors import ParameterError
 from xr_spde.nets.lag_features import LagMoments, LagPyramid
 
 
@@ -44,10 +46,11 @@ def _blocks(width: int, count: int) -> nn.Sequential:
 class StatisticsNet(nn.Module):
     """U-shaped network over the pyramid of lag statistics.
 
-    Every level gets the statistics pooled at its own scale beside what the finer level passes on.
-    At the coarsest level the mean over the field is added, as context. No layer knows the size
-    of the grid; rows and columns that are not divisible by the coarsest block are completed with
-    cells without data.
+    Its finest level works on squares of two by two cells, half the smallest scale that parameters
+    of a nine-point stencil can show. Every level gets the statistics pooled at its own scale
+    beside what the finer level passes on; at the coarsest the mean over the field is added, as
+    context. No layer knows the size of the grid; rows and columns that are not divisible by the
+    coarsest square are completed with cells without data.
 
     Parameters
     ----------
@@ -55,6 +58,11 @@ class StatisticsNet(nn.Module):
         Channels of the levels, finest first.
     down, up : sequence of int
         Residual blocks of each level on the way down (one number a level) and up (one less).
+
+    Raises
+    ------
+    ParameterError
+        If these do not fit together.
 
     References
     ----------
@@ -68,11 +76,16 @@ class StatisticsNet(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, ...] = (32, 64, 128, 160, 192),
-        down: tuple[int, ...] = (0, 1, 2, 2, 2),
-        up: tuple[int, ...] = (1, 1, 2, 1),
+        widths: tuple[int, ...] = (48, 96, 160, 224),
+        down: tuple[int, ...] = (1, 2, 2, 2),
+        up: tuple[int, ...] = (1, 2, 1),
     ) -> None:
         super().__init__()
+        if not (len(widths) == len(down) == len(up) + 1):
+            raise ParameterError(
+                f"widths has {len(widths)} levels, down {len(down)} and up {len(up)}; expected at "
+                "least one level, as many numbers in down, and one less in up"
+            )
         self.options: dict[str, Any] = {"widths": list(widths), "down": list(down), "up": list(up)}
         levels = len(widths)
         self.factor = 2 ** (levels - 1)
@@ -97,16 +110,19 @@ class StatisticsNet(nn.Module):
         Parameters
         ----------
         moments : LagMoments
-            Of B cases on H x W cells.
+            Of B cases on H x W cells, or already pooled to squares of two.
 
         Returns
         -------
         Tensor (B, 7, H, W)
-            log kappa2; log rho; cos 2 theta and sin 2 theta; log standard errors of log kappa2
-            and of log H along and across the direction theta.
+            On cells: log kappa2; log rho; cos 2 theta and sin 2 theta; log standard errors of
+            log kappa2 and of log H along and across the direction theta.
         """
-        rows, columns = moments.half.shape[-2:]
-        features = self.pyramid(_complete(moments, self.factor))
+        rows, columns = (size * moments.side for size in moments.half.shape[-2:])
+        squares = moments if moments.side == 2 else moments.pooled()
+        # the small differences between lags drown in 16 bits
+        with torch.autocast(moments.half.device.type, enabled=False):
+            features = self.pyramid(_complete(squares, self.factor))
         skips: list[Tensor] = []
         for k, feature in enumerate(features):
             x = self.inputs[k](feature.contiguous(memory_format=torch.channels_last))
@@ -119,7 +135,8 @@ class StatisticsNet(nn.Module):
             coarse = self.expand[k](x)
             x = skips[k] + F.interpolate(coarse, scale_factor=2, mode="bilinear")
             x = self.decoders[k](x)
-        return self.read(self.head(x).float()[..., :rows, :columns])
+        cells = F.interpolate(self.head(x).float(), scale_factor=2, mode="bilinear")
+        return self.read(cells[..., :rows, :columns])
 
     @staticmethod
     def read(raw: Tensor) -> Tensor:
@@ -141,7 +158,7 @@ def _complete(moments: LagMoments, factor: int) -> LagMoments:
         F.pad(x, extra)
         for x in (moments.half, moments.level, moments.weight, moments.variance, moments.seen)
     )
-    return LagMoments(half, level, weight, variance, seen, moments.replicates)
+    return replace(moments, half=half, level=level, weight=weight, variance=variance, seen=seen)
 
 
 def loss_terms(output: Tensor, truth: Tensor) -> dict[str, Tensor]:
@@ -174,9 +191,11 @@ def loss_terms(output: Tensor, truth: Tensor) -> dict[str, Tensor]:
     spread = output[:, 4:]
     likelihood = 0.5 * (errors.detach() * torch.exp(-spread)).square() + spread
     return {
-        "kappa2": (errors[:, 0] / 1.8).square(),
+        # squared within three units; beyond, linear, so that no single case dominates a step
+        "kappa2": 2.0 * F.huber_loss(log_kappa2, true_kappa2, reduction="none", delta=3.0) / 1.8**2,
         "tensor": errors[:, 1:].square().sum(1) / 0.5,
-        "rho": ((torch.exp(true_rho) - torch.exp(log_rho)) / 1.5).square(),
+        # an early guess of a huge ratio must not outweigh everything else
+        "rho": ((torch.exp(true_rho) - torch.exp(log_rho.clamp(max=2.7))) / 1.5).square(),
         "angle": 1.0 - along,
         "spread": likelihood.sum(1),
     }

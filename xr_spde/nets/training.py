@@ -59,10 +59,11 @@ class Schedule:
     mixed: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.every < 1 or not 0.0 <= self.average < 1.0 or self.rate <= 0.0:
+        counts, sizes = (self.steps, self.every, self.patience), (self.rate, self.clip)
+        if min(counts) < 1 or min(sizes) <= 0.0 or not 0.0 <= self.average < 1.0:
             raise ParameterError(
-                f"schedule is {asdict(self)}; expected steps and every of at least 1, a positive "
-                "rate and an average in [0, 1)"
+                f"schedule is {asdict(self)}; expected steps, every and patience of at least 1, a "
+                "positive rate and clip, and an average in [0, 1)"
             )
 
     def factor(self, step: int) -> float:
@@ -86,6 +87,11 @@ class Run:
         Where checkpoints (``state.pt``) and the record (``record.jsonl``) go.
     device : str, optional
         Torch device.
+
+    Raises
+    ------
+    ParameterError
+        If the folder holds a run of another network.
     """
 
     def __init__(
@@ -104,6 +110,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True
         )
+        self.seed = torch.initial_seed() % 2**62
         self.step, self.best, self.since = 0, math.inf, 0
         self.best_scores: dict[str, float] = {}
         self.best_state = copy.deepcopy(self.mean.state_dict())
@@ -112,7 +119,12 @@ class Run:
 
     def _resume(self) -> None:
         state = torch.load(self.folder / "state.pt", map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ParameterError(
+                f"{self.folder} holds a run of another network, give another folder: {error}"
+            ) from error
         self.mean.load_state_dict(state["mean"])
         self.best_state = state["best_state"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -203,6 +215,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = schedule.rate * schedule.factor(self.step)
         self.model.train()
+        torch.manual_seed(self.seed + self.step)  # so that a resumed run repeats its dropout
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, schedule.mixed):
             value = loss(self.model, inputs.to(self.device), truth.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
