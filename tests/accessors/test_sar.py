@@ -24,7 +24,7 @@ METHODS = {
 }  # fmt: skip
 FIGURES = {
     SarFieldFigures: ("correlation", "members"),
-    SarParameterFigures: ("parameters", "ellipses", "correlation"),
+    SarParameterFigures: ("parameters", "ellipses", "correlation", "members"),
 }
 PAIRS = [(c, name, sar) for c, names in METHODS.items() for name in names]
 PAIRS += [(c, name, plot) for c, names in FIGURES.items() for name in names]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xr_spde._core.errors import GridError, ParameterError, SchemaError
+from xr_spde._core.errors import GridError, ParameterError, SchemaError, UnknownNameError
 from xr_spde.metrics import correlation_score
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -119,6 +119,32 @@ def test_times_are_written_short(times, titles):
 def test_members_as_they_are(pair):
     figure = plot.members(pair[0], k=1, anomalies=False)
     np.testing.assert_array_equal(drawn(figure.axes[0])[0], pair[0].values[0][::-1])
+
+
+def test_members_of_a_dataset(pair):
+    real, synthetic = (one.rename("t") for one in pair)
+    both = xr.Dataset({"t": real, "u": 2.0 * real})
+    truth = plot.members(real, synthetic, k=2)
+    for figure in (
+        real.to_dataset().sar.plot.members(synthetic.to_dataset(), k=2),
+        both.sar.plot.members(synthetic, variable="t", k=2),
+    ):
+        for ours, theirs in zip(figure.axes[:4], truth.axes[:4], strict=True):
+            np.testing.assert_array_equal(drawn(ours)[0], drawn(theirs)[0])
+
+
+def test_members_of_a_dataset_are_refused_by_name(pair):
+    both = xr.Dataset({"t": pair[0], "u": 2.0 * pair[0]})
+    with pytest.raises(ParameterError, match="has the variables t, u; name the one to draw"):
+        both.sar.plot.members()
+    with pytest.raises(UnknownNameError, match="unknown variable 'T'; known: 't', 'u'"):
+        both.sar.plot.members(variable="T")
+    with pytest.raises(ParameterError, match="variable='u' was given with a DataArray"):
+        both.t.sar.plot.members(variable="u")
+    flat = xr.zeros_like(pair[0][0])
+    params = xr.Dataset({"kappa2": flat + 0.5, "rho": flat + 1.0, "theta": flat})
+    with pytest.raises(ParameterError, match=r"no members to draw.*params\.sar\.emulate\(100\)"):
+        params.sar.plot.members()
 
 
 def test_only_drawn_members_are_computed():

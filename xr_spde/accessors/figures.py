@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import xarray as xr
 
@@ -14,14 +14,78 @@ if TYPE_CHECKING:
 
 __all__ = ["SarFieldFigures", "SarParameterFigures"]
 
+Obj = TypeVar("Obj", xr.DataArray, xr.Dataset)
 Position = tuple[float, float] | Mapping[str, float]
 
 
-class SarFieldFigures:
-    """Figures of fields (needs matplotlib)."""
+class _MemberFigures(Generic[Obj]):
+    """Figures that DataArrays and Datasets have in common."""
 
-    def __init__(self, obj: xr.DataArray) -> None:
-        self._obj = obj
+    def __init__(self, obj: Obj) -> None:
+        self._obj: Obj = obj
+
+    def members(
+        self,
+        ensemble: xr.DataArray | xr.Dataset | None = None,
+        *,
+        variable: str | None = None,
+        k: int = 3,
+        dim: str | None = None,
+        which: Sequence[int] | None = None,
+        anomalies: bool = True,
+        labels: tuple[str, str] = ("real", "synthetic"),
+        axes: NDArray[Any] | None = None,
+        figsize: tuple[float, float] | None = None,
+        x: str | None = None,
+        y: str | None = None,
+    ) -> Figure:
+        """Draw a few members, and those of another ensemble below, on one colour scale.
+
+        Parameters
+        ----------
+        ensemble : DataArray or Dataset, optional
+            Other members on the same grid: the lower row.
+        variable : str, optional
+            Which variable of a Dataset; not needed where there is one.
+        k : int
+            Members per row.
+        dim : str, optional
+            Dimension of the replicates.
+        which : sequence of int, optional
+            Positions of the members instead of the first ``k``.
+        anomalies : bool
+            Whether the mean of the upper ensemble is taken off.
+        labels : (str, str)
+            Titles of the rows.
+        axes, figsize
+            Where to draw, or the size of a new figure in inches.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        Figure
+        """
+        from xr_spde import plot
+
+        return plot.members(
+            self._obj,
+            ensemble,
+            variable=variable,
+            k=k,
+            dim=dim,
+            which=which,
+            anomalies=anomalies,
+            labels=labels,
+            axes=axes,
+            figsize=figsize,
+            x=x,
+            y=y,
+        )
+
+
+class SarFieldFigures(_MemberFigures[xr.DataArray]):
+    """Figures of fields (needs matplotlib)."""
 
     def correlation(
         self,
@@ -74,67 +138,9 @@ class SarFieldFigures:
             y=y,
         )
 
-    def members(
-        self,
-        ensemble: xr.DataArray | None = None,
-        *,
-        k: int = 3,
-        dim: str | None = None,
-        which: Sequence[int] | None = None,
-        anomalies: bool = True,
-        labels: tuple[str, str] = ("real", "synthetic"),
-        axes: NDArray[Any] | None = None,
-        figsize: tuple[float, float] | None = None,
-        x: str | None = None,
-        y: str | None = None,
-    ) -> Figure:
-        """Draw a few members, and those of another ensemble below, on one colour scale.
 
-        Parameters
-        ----------
-        ensemble : DataArray, optional
-            Other members on the same grid: the lower row.
-        k : int
-            Members per row.
-        dim : str, optional
-            Dimension of the replicates.
-        which : sequence of int, optional
-            Positions of the members instead of the first ``k``.
-        anomalies : bool
-            Whether the mean of the upper ensemble is taken off.
-        labels : (str, str)
-            Titles of the rows.
-        axes, figsize
-            Where to draw, or the size of a new figure in inches.
-        x, y : str, optional
-            Names of the horizontal axes.
-
-        Returns
-        -------
-        Figure
-        """
-        from xr_spde import plot
-
-        return plot.members(
-            self._obj,
-            ensemble,
-            k=k,
-            dim=dim,
-            which=which,
-            anomalies=anomalies,
-            labels=labels,
-            axes=axes,
-            figsize=figsize,
-            x=x,
-            y=y,
-        )
-
-
-class SarParameterFigures:
-    """Figures of parameter datasets (needs matplotlib)."""
-
-    def __init__(self, obj: xr.Dataset) -> None:
-        self._obj = obj
+class SarParameterFigures(_MemberFigures[xr.Dataset]):
+    """Figures of parameter datasets, and of members in a Dataset (needs matplotlib)."""
 
     def parameters(
         self,

@@ -234,7 +234,7 @@ class SarDatasetAccessor(_SarAccessor[xr.Dataset]):
 
     @property
     def plot(self) -> SarParameterFigures:
-        """Figures: ``.sar.plot.parameters()``, ``ellipses()`` and ``correlation(at)``."""
+        """Figures: ``.sar.plot.parameters()``, ``ellipses()``, ``correlation(at)``, ``members``."""
         return SarParameterFigures(self._obj)
 
     def emulate(

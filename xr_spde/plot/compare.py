@@ -10,9 +10,11 @@ import xarray as xr
 from matplotlib.colors import Normalize
 from matplotlib.patheffects import withStroke
 
-from xr_spde._core.errors import ParameterError
+from xr_spde._core.errors import ParameterError, unknown
+from xr_spde.labels.arrays import array_of
 from xr_spde.labels.axes import find_replicates
 from xr_spde.labels.grid import Grid, same_grid
+from xr_spde.labels.schema import is_parameters
 from xr_spde.plot import style
 from xr_spde.plot.layers import flat_map
 from xr_spde.sar.positions import At, find_points
@@ -117,9 +119,10 @@ def correlation(
 
 
 def members(
-    fields: xr.DataArray,
-    ensemble: xr.DataArray | None = None,
+    fields: xr.DataArray | xr.Dataset,
+    ensemble: xr.DataArray | xr.Dataset | None = None,
     *,
+    variable: str | None = None,
     k: int = 3,
     dim: str | None = None,
     which: Sequence[int] | None = None,
@@ -134,10 +137,12 @@ def members(
 
     Parameters
     ----------
-    fields : DataArray
+    fields : DataArray or Dataset
         Members on (..., Y, X): the upper row.
-    ensemble : DataArray, optional
+    ensemble : DataArray or Dataset, optional
         Other members on the same grid: the lower row. Only the members drawn are computed.
+    variable : str, optional
+        Which variable of a Dataset; not needed where there is one.
     k : int
         Members per row.
     dim : str, optional
@@ -163,17 +168,21 @@ def members(
     Raises
     ------
     ParameterError
-        ``k`` < 1, fewer members than are to be drawn, leading dimensions left, or axes of
-        another shape.
+        ``k`` < 1, fewer members than are to be drawn, leading dimensions left, axes of another
+        shape, parameters instead of members, or several variables of which none is named.
+    UnknownNameError
+        No variable of that name.
     GridError
         The grids differ.
     """
+    fields = _one_variable(fields, variable, x=x, y=y)
     grid = Grid.from_object(fields, x=x, y=y)
     chosen = list(range(k)) if which is None else list(which)
     if not chosen:
         raise ParameterError("no member to draw; pass k=3, or which=[0, 4, 7]")
     rows = [_pick(fields, chosen, dim, grid)]
     if ensemble is not None:
+        ensemble = _one_variable(ensemble, variable, x=x, y=y)
         own = dim if dim in ensemble.dims else None
         own_grid = same_grid(grid, Grid.from_object(ensemble, x=x, y=y))
         rows.append(_pick(ensemble, chosen, own, own_grid))
@@ -199,6 +208,36 @@ def members(
             aspect=12 * len(chosen) + 6,
         )
     return axes[0, 0].figure
+
+
+def _one_variable(
+    obj: xr.DataArray | xr.Dataset, variable: str | None, *, x: str | None, y: str | None
+) -> xr.DataArray:
+    """Members of one variable of a Dataset."""
+    if isinstance(obj, xr.DataArray):
+        if variable not in (None, obj.name):
+            raise ParameterError(
+                f"variable={variable!r} was given with a DataArray, named {obj.name!r}; it names a "
+                "variable of a Dataset: leave it out"
+            )
+        return obj
+    if is_parameters(obj):
+        raise ParameterError(
+            "a parameter Dataset has no members to draw; draw some from it first: "
+            "params.sar.emulate(100).sar.plot.members()"
+        )
+    if variable is not None:
+        if variable not in obj.data_vars:
+            raise unknown("variable", variable, [str(name) for name in obj.data_vars])
+        return obj[variable]
+    joined = array_of(obj, x=x, y=y)
+    if "variable" in joined.dims and "variable" not in obj.dims:
+        names = [str(name) for name in joined["variable"].values]
+        raise ParameterError(
+            f"the Dataset has the variables {', '.join(names)}; name the one to draw, for "
+            f"instance variable={names[0]!r}"
+        )
+    return joined
 
 
 def _correlation_maps(
