@@ -9,7 +9,7 @@ import xarray as xr
 
 from xr_spde._core.errors import AxisNotFoundError, DTypeError, GridError
 from xr_spde.labels.arrays import array_of, as_float
-from xr_spde.labels.attrs import derived_attrs, inherited_provenance
+from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.lazy import is_lazy
 
 
@@ -134,7 +134,6 @@ def test_derived_attrs_drop_what_no_longer_holds():
     assert derived_attrs(source, long_name="variance", units="K2", note=None, method="exact") == {
         "long_name": "variance", "units": "K2", "grid_mapping": "crs", "method": "exact",
     }  # fmt: skip
-    assert inherited_provenance({"xr_spde_method": "a", "units": "K"}) == {"xr_spde_method": "a"}
 
 
 def test_projection_comes_along():

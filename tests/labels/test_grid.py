@@ -157,19 +157,14 @@ def test_cell_size_on_the_sphere():
     arc = EARTH_RADIUS * np.pi / 6
     np.testing.assert_allclose(dy, np.full(5, arc))
     np.testing.assert_allclose(dx, arc * np.cos(np.radians([-30.0, 0.0, 30.0, 60.0, 75.0])))
-    assert grid.north_pole
-    assert not grid.south_pole
     assert grid.y_descending
 
 
-@pytest.mark.parametrize(("lat", "north", "south"), [
-    (np.arange(-89.5, 90.0, 1.0), True, True),
-    (np.arange(-88.0, 89.0, 2.0), False, False),
-    (np.arange(90.0, -1.0, -2.5), True, False),
+@pytest.mark.parametrize("lat", [
+    np.arange(-89.5, 90.0, 1.0), np.arange(-88.0, 89.0, 2.0), np.arange(90.0, -1.0, -2.5),
 ])  # fmt: skip
-def test_poles(lat, north, south):
+def test_cells_at_the_poles_have_a_width(lat):
     grid = Grid.from_object(field(lat, [0.0, 1.0]))
-    assert (grid.north_pole, grid.south_pole) == (north, south)
     assert (grid.cell_size()[1] > 0).all()
 
 
@@ -183,7 +178,6 @@ def test_projected_grid(units, metres):
     dy, dx = grid.cell_size()
     assert grid.kind == "projected"
     assert not grid.longitude
-    assert not grid.north_pole
     np.testing.assert_array_equal(dy, np.full(5, metres))
     np.testing.assert_array_equal(dx, np.full(5, 2 * metres))
 
@@ -218,6 +212,19 @@ def test_locate_outside(y, x):
         ParameterError, match=r"outside the grid, which covers lat 0 to 1 and lon 10"
     ):
         longitude([10.0, 20.0, 25.0 + 5.0]).locate(y, x + 5 if x == 31.0 else x)
+
+
+@pytest.mark.parametrize(("lon", "text"), [
+    (np.arange(-50.0, 21.0, 10.0), "lon -50 to 20;"),
+    (np.arange(20.0, -51.0, -10.0), "lon -50 to 20;"),
+    (np.arange(310.0, 381.0, 10.0), "lon 310 to 380;"),
+    (np.arange(-180.0, 180.0, 10.0), "lon -180 to 170;"),
+    (np.arange(0.0, 360.0, 10.0), "lon 0 to 350;"),
+    ([0.0, 10.0, 340.0, 350.0], "lon 340 to 370;"),
+])  # fmt: skip
+def test_outside_is_told_in_the_longitudes_of_the_grid(lon, text):
+    with pytest.raises(ParameterError, match=text):
+        longitude(lon).locate(80.0, 30.0)
 
 
 def test_locate_wraps_on_the_cylinder():

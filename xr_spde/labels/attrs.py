@@ -48,18 +48,3 @@ def derived_attrs(
         attrs["units"] = units
     attrs.update({name: value for name, value in provenance.items() if value is not None})
     return attrs
-
-
-def inherited_provenance(source: Mapping[Hashable, object]) -> dict[str, object]:
-    """Provenance attributes (``xr_spde_*``) of an object, to be carried to what follows from it.
-
-    Parameters
-    ----------
-    source : mapping
-        Attributes.
-
-    Returns
-    -------
-    dict
-    """
-    return {str(k): v for k, v in source.items() if str(k).startswith("xr_spde_")}

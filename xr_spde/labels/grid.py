@@ -161,19 +161,6 @@ class Grid:
         """Whether columns are stored from large to small x."""
         return self.dx < 0
 
-    @property
-    def north_pole(self) -> bool:
-        """Whether a row lies within half a cell of the north pole."""
-        return self._at_pole(self.canonical_y()[-1])
-
-    @property
-    def south_pole(self) -> bool:
-        """Whether a row lies within half a cell of the south pole."""
-        return self._at_pole(-self.canonical_y()[0])
-
-    def _at_pole(self, latitude: float) -> bool:
-        return self.kind == "geographic" and bool(90.0 - latitude <= abs(self.dy) * 0.501)
-
     def canonical_y(self) -> NDArray[np.float64]:
         """Increasing y values (ny,) in coordinate units."""
         start = self.y0 + self.dy * (self.ny - 1) if self.y_descending else self.y0
@@ -278,6 +265,8 @@ class Grid:
         inside_y = -0.5 - 1e-9 <= row <= self.ny - 0.5 + 1e-9
         inside_x = -0.5 - 1e-9 <= column <= self.nx - 0.5 + 1e-9
         if not (inside_y and (inside_x or (self.periodic_x and np.isfinite(column)))):
+            if self.periodic_x or not self.roll:  # longitudes as they are stored
+                columns += min(self.x0, self.x0 + self.dx * (self.nx - 1)) - columns[0]
             raise ParameterError(
                 f"the position ({self.y_dim}={y}, {self.x_dim}={x}) is outside the grid, which "
                 f"covers {self.y_dim} {rows[0]:g} to {rows[-1]:g} and {self.x_dim} "

@@ -1,1 +1,0 @@
-"""Contracts that third parties can run on their own methods."""
