@@ -336,7 +336,9 @@ def fetch(name: str) -> Path:
 
 
 def _ready_file_hint(sample: Sample) -> str:
-    return f", or name a folder that holds {sample.filename} in {DATA_DIR_VARIABLE}"
+    folder = _data_folder()
+    now = "" if folder is None else f" (now {folder}, which does not)"
+    return f", or name a folder that holds {sample.filename} in {DATA_DIR_VARIABLE}{now}"
 
 
 def netcdf_engine(path: Path) -> str:

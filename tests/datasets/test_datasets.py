@@ -201,6 +201,16 @@ def test_offline_message_says_what_where_and_how(public, tmp_path):
     assert "navy_winds_198201_198912.nc in XR_SPDE_DATA_DIR" in message
 
 
+def test_offline_message_names_the_folder_that_was_looked_in(public, tmp_path, monkeypatch):
+    _, register = public
+    register("0" * 64)
+    monkeypatch.setenv("XR_SPDE_DATA_DIR", "/nonexistent")
+    with pytest.raises(
+        DataUnavailableError, match=r"in XR_SPDE_DATA_DIR \(now /nonexistent, which"
+    ):
+        open_dataset("navy_winds")
+
+
 def test_another_file_at_the_address_is_refused(public):
     served, register = public
     (served / "winds.cdf").write_bytes(b"CDF something else")

@@ -519,6 +519,11 @@ def test_standardize_refuses(fields):
         standardize(fields.astype(object))
     with pytest.raises(AxisNotFoundError, match="ambiguous"):
         standardize(fields.expand_dims(number=2))
+    infinite = fields.copy()
+    infinite[2, 1, 3] = -np.inf
+    for given in (infinite, infinite.to_dataset(name="t"), infinite.chunk(realization=1)):
+        with pytest.raises(ParameterError, match=r"1 infinite values; .* or NaN for missing"):
+            standardize(given).compute()
 
 
 def test_fields_called_theta_and_rho_are_fields(fields):

@@ -281,8 +281,9 @@ def test_boundary_comes_from_argument_then_attributes_then_coordinates(params):
 
 def test_a_map_cut_from_a_global_one_is_not_joined_silently(params):
     cut = params.assign_attrs(boundary="cylinder")
-    with pytest.warns(UserWarning, match=r"span 9 of 360.*boundary=\"plane\""):
+    with pytest.warns(UserWarning, match=r"span 9 of 360.*boundary=\"plane\"") as caught:
         emulate(cut, 1)
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         emulate(cut, 1, boundary="cylinder")

@@ -327,8 +327,9 @@ def test_a_cell_seen_once_is_land(regional):
 def test_constant_cells_are_left_out_with_a_warning(regional):
     fields = regional.copy()
     fields[:, 2:5, 3:6] = 271.35
-    with pytest.warns(UserWarning, match=r"9 of 252 cells never vary .* \(std is 0\)"):
+    with pytest.warns(UserWarning, match=r"9 of 252 cells never vary .* \(std is 0\)") as caught:
         found = estimate(fields, **PURE)
+    assert caught[0].filename == __file__
     assert not found.kappa2.isnull().any()
     assert float(found["std"][2:5, 3:6].max()) == pytest.approx(0.0, abs=1e-9)
     np.testing.assert_allclose(found["mean"][2:5, 3:6], 271.35)
@@ -431,6 +432,8 @@ def refused(regional) -> dict:
         "true modes": (regional, {"modes": True}, ParameterError, r"modes=True was given"),
         "more modes than replicates": (regional, {"modes": 9}, ParameterError,
             r"modes=9 patterns were asked of 10 replicates; expected at most 8"),
+        "errors in words": (regional, {"uncertainty": "yes"}, ParameterError,
+            r"uncertainty='yes' was given; expected True or False"),
         "odd dilation": (regional, {"dilation": 3}, ParameterError,
             r"dilation=3 was given; expected .*\(1, 2, 4, 8\)"),
         "true dilation": (regional, {"dilation": True}, ParameterError, r"dilation=True was given"),

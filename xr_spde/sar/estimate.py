@@ -29,6 +29,7 @@ from xr_spde.sar.settings import (
     check_raw,
     check_room,
     check_size,
+    check_uncertainty,
 )
 
 __all__ = ["DILATIONS", "METHODS", "estimate"]
@@ -144,6 +145,7 @@ def estimate(
     0.5
     """
     chosen, file, steps = check_method(method, weights, refine)
+    uncertainty = check_uncertainty(uncertainty)
     patterns, spacing = check_raw(chosen, modes, dilation, uncertainty)
     fields = as_float(array_of(obj, x=x, y=y))
     spatial = find_spatial(fields, x=x, y=y)

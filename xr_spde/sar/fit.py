@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
+from xr_spde._core.warn import warn
 from xr_spde.fields.sar import from_log_tensor
 from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, ReplicateProblem
 from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
@@ -224,12 +224,10 @@ def _usable_cells(variance: Array, mean: Array, *, single: bool) -> NDArray[np.b
         )
     constant = int((known & ~varies).sum())
     if constant:
-        warnings.warn(
+        warn(
             f"{constant} of {int(known.sum())} cells never vary over the replicates (std is 0); "
             "they are left out of the fit, get the parameters of their surroundings and keep "
-            "their value in emulated members",
-            UserWarning,
-            stacklevel=2,
+            "their value in emulated members"
         )
     return np.asarray(varies)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, SchemaError
+from xr_spde._core.warn import warn
 from xr_spde.fields.field import GaussianField, fill_missing
 from xr_spde.fields.stencil import check_boundary
 from xr_spde.labels.grid import Grid
@@ -172,13 +172,11 @@ def _resolve_boundary(params: xr.Dataset, grid: Grid, boundary: str | None) -> s
     cropped = grid.kind == "geographic" and not grid.periodic_x and chosen in _PERIODIC_X
     if boundary is None and cropped:
         span = abs(grid.dx) * grid.nx
-        warnings.warn(
+        warn(
             f"the parameters record the boundary {chosen!r}, which joins the first and the last "
             f"longitude, but their longitudes span {span:g} of 360 degrees; pass "
             f'boundary="plane" if they were cut from a global map, or boundary={chosen!r} to '
-            "keep it without this warning",
-            UserWarning,
-            stacklevel=4,
+            "keep it without this warning"
         )
     return str(chosen)
 

@@ -58,7 +58,7 @@ def standardize(
     Raises
     ------
     ParameterError
-        Fewer than two replicates.
+        Fewer than two replicates; when computed: infinite values.
     AxisNotFoundError
         No horizontal axes or replicate dimension, or ambiguous ones.
     DTypeError
@@ -95,7 +95,9 @@ def _standardize(da: xr.DataArray, dim: str | None, spatial: tuple[str, str]) ->
     replicates = find_replicates(fields, dim, spatial=spatial)
     check_replicates(fields.sizes[replicates], dim=replicates)
     # Single precision would lose the anomalies of a field with a large mean.
-    wide = fields.astype(np.float64)
+    wide = xr.apply_ufunc(
+        _finite, fields.astype(np.float64), dask="parallelized", output_dtypes=[np.float64]
+    )
     count = wide.notnull().sum(replicates)
     mean = wide.sum(replicates) / count.where(count > 0)
     anomalies = wide - mean
@@ -126,6 +128,11 @@ def log_likelihood(
     ``y = (field - mean) sqrt(var y) / std``, minus the sum of ``log(std / sqrt(var y))``: the
     density of the law that `emulate` draws from, with the same buffer. Cells without data (land,
     gaps, buffer) and the amplitudes of large-scale patterns are integrated out exactly.
+
+    It is the likelihood of neighbouring cells whatever the ``dilation`` of the parameters. Above 1
+    they were fitted to differences of cells further apart and are not where this likelihood is
+    largest: others may score higher here and have worse correlations at a distance. Compare
+    parameters of the same dilation.
 
     Parameters
     ----------
@@ -257,13 +264,20 @@ def _anomalies(
 ) -> NDArray[np.float64]:
     """Canonical replicates without their mean; NaN where the model has no cell."""
     values = np.array(grid.to_canonical(fields), dtype=np.float64)
-    if np.isinf(values).any():
-        raise ParameterError(
-            f"the fields have {int(np.isinf(values).sum())} infinite values; expected finite "
-            "numbers, or NaN where missing: mask them with `.where(np.isfinite)`"
-        )
+    _finite(values)
     values[:, hidden] = np.nan
     return values if mean is None else values - mean
+
+
+def _finite(values: Array) -> Array:
+    """Return the values; raise if one is infinite."""
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise ParameterError(
+            f"the fields have {infinite} infinite values; expected finite numbers, or NaN for "
+            "missing: mask them first, `fields.where(np.isfinite(fields))`"
+        )
+    return values
 
 
 def _check_scale(scale: Array, anomalies: Array) -> None:

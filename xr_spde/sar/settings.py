@@ -171,6 +171,13 @@ def check_dilation(dilation: Any, grid: Grid) -> tuple[int, ...]:
     return (int(dilation),)
 
 
+def check_uncertainty(uncertainty: Any) -> bool:
+    """Return whether standard errors are wanted."""
+    if not isinstance(uncertainty, bool | np.bool_):
+        raise ParameterError(f"uncertainty={uncertainty!r} was given; expected True or False")
+    return bool(uncertainty)
+
+
 def check_penalty(penalty: Any, count: int, dim: str, *, method: str) -> float | None:
     """Return the penalty; the likelihood needs replicates or one."""
     if method != "whittle" and penalty is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -12,6 +11,7 @@ import scipy.sparse as sp
 from xr_spde._core.device import resolve_device
 from xr_spde._core.errors import ParameterError, unknown
 from xr_spde._core.memory import check_memory
+from xr_spde._core.warn import warn
 from xr_spde.solvers.dissection import gram_inverse
 from xr_spde.solvers.factor import Factor
 from xr_spde.solvers.superlu import SuperLUFactor
@@ -118,11 +118,9 @@ def factor(
         raise ParameterError(f"matrix has shape {matrix.shape}; expected {(n, n)} for {shape}")
     guard(shape)
     if resolve_device() == "cuda":
-        warnings.warn(
+        warn(
             f"device='cuda' was asked for and the solver {name!r} runs on the processor; it is "
-            "used all the same",
-            UserWarning,
-            stacklevel=2,
+            "used all the same"
         )
     return SOLVERS[name](matrix, shape, boundary)
 
