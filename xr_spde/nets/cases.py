@@ -39,6 +39,9 @@ class Variation:
     scales : bool
         Multiply fields by a smooth random scale, or divide them by their sample standard
         deviation: the parameters are to be read from correlations, whatever the variances.
+    standardize : bool
+        Always divide by the sample standard deviation of all replicates instead, as networks on
+        replicates want it.
     gaps : float
         Share of the visits with missing cells (a third each: coasts, clouds, single cells).
     """
@@ -48,6 +51,7 @@ class Variation:
     symmetries: bool = True
     rolls: bool = False
     scales: bool = True
+    standardize: bool = False
     gaps: float = 0.2
 
 
@@ -61,12 +65,16 @@ def _smooth(shape: tuple[int, int], rng: Rng) -> Array:
     return np.asarray(out / np.sqrt(2.0), dtype=np.float32)
 
 
+def _standardized(fields: Array, known: Array) -> Array:
+    """Subtract the mean of some replicates and divide by their deviation, cell by cell."""
+    return np.asarray((fields - known.mean(0)) / np.maximum(known.std(0, ddof=1), 1e-20))
+
+
 def _rescale(fields: Array, count: int, kappa2: Array, rng: Rng) -> Array:
     """Take what the variances tell of kappa2 away."""
     if len(fields) >= 5 and rng.random() < 0.5:
         # the sample's own standard deviation, or that of more replicates than are shown
-        known = fields if rng.random() < 0.5 else fields[: max(count, 5)]
-        return np.asarray((fields - known.mean(0)) / np.maximum(known.std(0, ddof=1), 1e-20))
+        return _standardized(fields, fields if rng.random() < 0.5 else fields[: max(count, 5)])
     fields = fields * np.sqrt(4.0 * np.pi * kappa2)  # near unit variance
     if rng.random() < 0.7:
         fields = fields * np.exp(rng.uniform(0.0, 1.0) * _smooth(fields.shape[1:], rng))
@@ -131,7 +139,9 @@ def vary(
     """
     fields = fields[rng.permutation(len(fields))].astype(np.float32)
     maps = [np.asarray(m, dtype=np.float32) for m in maps]
-    if variation.scales:
+    if variation.standardize:
+        fields = _standardized(fields, fields)
+    elif variation.scales:
         fields = _rescale(fields, count, maps[0], rng)
     fields = fields[:count]
     if rng.random() < variation.gaps:
