@@ -82,9 +82,20 @@ def _store(place: Path | str, mode: str) -> Any:
     return zarr.open_group(str(place), mode=mode)  # type: ignore[arg-type]
 
 
-def _open(path: Path, group: CaseGroup) -> Any:
+def _open(path: Path, group: CaseGroup, seed: int) -> Any:
     """Open the group's store, made or enlarged where needed."""
     store = _store(path / group.name, "a")
+    recipe = {
+        "seed": seed,
+        "buffer": group.buffer,
+        "boundary": group.boundary,
+        "preset": group.preset,
+    }
+    held = store.attrs.get("recipe", recipe)
+    if held != recipe:
+        raise ParameterError(
+            f"{path / group.name} holds cases of {held}, not {recipe}; give another folder"
+        )
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(ARRAYS, group.shape)
     shapes["fields"] = (group.replicates, *group.shape)
     for name, shape in shapes.items():
@@ -107,6 +118,7 @@ def _open(path: Path, group: CaseGroup) -> Any:
         store.create_array("done", shape=(group.cases,), chunks=(1,), dtype=bool, fill_value=False)
     elif store["done"].shape[0] < group.cases:
         store["done"].resize((group.cases,))
+    store.attrs["recipe"] = recipe
     return store
 
 
@@ -146,10 +158,10 @@ def simulate_cases(
     Raises
     ------
     ParameterError
-        If the folder already holds cases of other sizes under this name.
+        If the folder already holds cases of other sizes, prior or seed under this name.
     """
     root = Path(path)
-    store = _open(root, group)
+    store = _open(root, group, seed)
     missing = np.flatnonzero(~store["done"][: group.cases])
     entropy = np.random.SeedSequence(seed, spawn_key=group.shape)
     seeds = entropy.generate_state(group.cases, np.uint64)
@@ -158,13 +170,16 @@ def simulate_cases(
             _write_case(root, group, int(index), int(seeds[index]))
             yield int(index)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    pool = ProcessPoolExecutor(workers)
+    try:
         jobs = {
             pool.submit(_write_case, root, group, int(i), int(seeds[i])): int(i) for i in missing
         }
         for job in as_completed(jobs):
             job.result()
             yield jobs[job]
+    finally:  # an error, or a caller that stops early, must not wait for all cases
+        pool.shutdown(cancel_futures=True)
 
 
 class StoredCases:
@@ -193,7 +208,10 @@ class StoredCases:
         self._place, self._name = str(Path(path) / group.name), name
         self._start = start
         self._array: Any = None
-        done = _store(self._place, "r")["done"][start:stop]
+        try:
+            done = _store(self._place, "r")["done"][start:stop]
+        except (FileNotFoundError, KeyError):
+            done = np.zeros(0, bool)
         if len(done) < stop - start or not np.all(done):
             raise ParameterError(
                 f"{self._place} lacks some of the cases {start} to {stop - 1}; simulate them first"

@@ -75,6 +75,23 @@ class TrainingConfig:
     threads: int = 1
     text: str = ""
 
+    def __post_init__(self) -> None:
+        for group, held in zip(self.groups, self.held, strict=True):
+            if not 0 <= held < group.cases:
+                raise ParameterError(
+                    f"group {group.name} holds {held} of its {group.cases} cases for validation; "
+                    "expected at least 0, and some to train on"
+                )
+            if held and group.replicates < 2:
+                raise ParameterError(
+                    f"group {group.name} holds cases for validation, which are standardised, but "
+                    "has one replicate; give more"
+                )
+        if not any(self.held):
+            raise ParameterError("no group holds cases for validation; give one held = 10, say")
+        if min(self.shares) < 0.0 or sum(self.shares) <= 0.0:
+            raise ParameterError(f"shares are {self.shares}; expected none negative, one positive")
+
     @classmethod
     def read(cls, source: str | os.PathLike[str]) -> TrainingConfig:
         """Read a TOML file, or one of those that come with the package by name.
@@ -82,7 +99,7 @@ class TrainingConfig:
         Parameters
         ----------
         source : path-like
-            A file, or "net", "unet", "vit", "stun", "cnn25".
+            A file, or "net", "unet", "vit", "stun" or "cnn".
 
         Returns
         -------
@@ -91,23 +108,27 @@ class TrainingConfig:
         Raises
         ------
         ParameterError
-            If there is no such file or it lacks a setting.
+            If there is no such file, it is not TOML, or a setting is absent, unknown or unusable.
         """
-        packaged = resources.files("xr_spde.sar") / "configs" / f"{source}.toml"
-        place = Path(source)
+        configs = resources.files("xr_spde.sar") / "configs"
+        packaged, place = configs / f"{source}.toml", Path(source)
         if not place.is_file() and not packaged.is_file():
-            known = sorted(p.name for p in (resources.files("xr_spde.sar") / "configs").iterdir())
+            known = sorted(p.name.removesuffix(".toml") for p in configs.iterdir())
             raise ParameterError(f"config is {str(source)!r}: no such file, and not of {known}")
         text = place.read_text() if place.is_file() else packaged.read_text()
-        raw = tomllib.loads(text)
         try:
-            return cls._from_tables(raw, text)
+            return cls._from_tables(tomllib.loads(text), text)
         except KeyError as error:
             raise ParameterError(f"config {str(source)!r} lacks the setting {error}") from error
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"config {str(source)!r}: {error}") from error
 
     @classmethod
     def _from_tables(cls, raw: dict[str, Any], text: str) -> TrainingConfig:
+        _refuse_others(raw, "tables", {"network", "data", "variation", "schedule", "run"})
         network, data, run = dict(raw["network"]), raw["data"], raw["run"]
+        _refuse_others(data, "settings of [data]", {"seed", "cells", "window", "groups"})
+        _refuse_others(run, "settings of [run]", {"seed", "threads"})
         groups = [dict(g) for g in data["groups"]]
         shares = tuple(float(g.pop("share")) for g in groups)
         held = tuple(int(g.pop("held", 0)) for g in groups)
@@ -126,6 +147,35 @@ class TrainingConfig:
             threads=run.get("threads", 1),
             text=text,
         )
+
+
+def _refuse_others(table: dict[str, Any], what: str, known: set[str]) -> None:
+    if strange := sorted(set(table) - known):
+        raise ParameterError(f"{what} {strange} are unknown; known are {sorted(known)}")
+
+
+def _network(config: TrainingConfig) -> tuple[Any, Any, Any]:
+    """Build variation, schedule and network; refuse what does not fit together."""
+    require("torch", "torch")
+    from xr_spde.nets.cases import Variation
+    from xr_spde.nets.registry import build_network
+    from xr_spde.nets.training import Schedule
+
+    try:
+        variation, schedule = Variation(**config.variation), Schedule(**config.schedule)
+    except TypeError as error:
+        raise ParameterError(f"[variation] or [schedule] of the config: {error}") from error
+    network = build_network(config.architecture, config.options)
+    if config.architecture != "net":
+        count, held = config.options["replicates"], min(g.replicates for g in config.groups)
+        takes = variation.fixed and variation.replicates == count <= held and not variation.gaps
+        if not takes:
+            raise ParameterError(
+                f"architecture {config.architecture!r} takes exactly {count} replicates and no "
+                f"gaps, but cases have {held} and [variation] is {config.variation}; set fixed = "
+                f"true, replicates = {count} and gaps = 0.0"
+            )
+    return variation, schedule, network
 
 
 def simulate(config: TrainingConfig, folder: str | os.PathLike[str], *, workers: int = 1) -> None:
@@ -161,7 +211,7 @@ def _held_cases(config: TrainingConfig, folder: Path) -> list[tuple[str, int, An
         stored = _stored(folder, group, 0, held) if held else {}
         for index in range(held):
             arrays = {name: cases[index] for name, cases in stored.items()}
-            for count in counts:
+            for count in sorted({min(count, group.replicates) for count in counts}):
                 out.append((group.name, count, *held_case(arrays, count, moments=moments)))
     return out
 
@@ -201,11 +251,11 @@ def train(
     require("torch", "torch")
     from xr_spde.nets import training
     from xr_spde.nets.cases import CaseBatches, Variation
-    from xr_spde.nets.registry import build_network
     from xr_spde.nets.weights import save_weights
 
     folder, target = Path(data), Path(out)
     training.prepare(config.seed, config.threads)
+    variation, schedule, model = _network(config)
     groups = [
         _stored(folder, group, held, group.cases)
         for group, held in zip(config.groups, config.held, strict=True)
@@ -216,11 +266,8 @@ def train(
         "window": config.window,
         "moments": moments,
     }
-    batches = CaseBatches(
-        groups, config.shares, variation=Variation(**config.variation), seed=config.seed, **shared
-    )
-    model = build_network(config.architecture, config.options)
-    run = training.Run(model, training.Schedule(**config.schedule), target, device=device)
+    batches = CaseBatches(groups, config.shares, variation=variation, seed=config.seed, **shared)
+    run = training.Run(model, schedule, target, device=device)
     if moments and run.step == 0:
         whole = CaseBatches(
             groups, config.shares, variation=Variation(gaps=0.0), seed=config.seed + 1, **shared
@@ -263,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = TrainingConfig.read(options.config)
+    _network(config)  # a wrong setting shows before hours of simulation
     simulate(config, options.data, workers=options.workers)
     weights = train(config, options.data, options.out, device=options.device)
     _LOG.info("weights in %s", weights)
