@@ -12,7 +12,13 @@ zarr = pytest.importorskip("zarr")
 from xr_spde._core.errors import ParameterError  # noqa: E402
 from xr_spde.sar import simulate  # noqa: E402
 from xr_spde.sar.priors import draw_test_case  # noqa: E402
-from xr_spde.sar.simulate import ARRAYS, CaseGroup, StoredCases, simulate_cases  # noqa: E402
+from xr_spde.sar.simulate import (  # noqa: E402
+    ARRAYS,
+    CaseGroup,
+    StoredCases,
+    simulate_cases,
+    solve_cases,
+)
 
 SHAPE = (9, 12)
 
@@ -134,3 +140,21 @@ def test_cases_that_are_not_there_are_missed(whole, tmp_path):
     for folder, stop in ((whole, 5), (tmp_path, 2)):
         with pytest.raises(ParameterError, match=r"lacks some of the cases 0.*simulate them first"):
             StoredCases(folder, group(), "fields", 0, stop)
+
+
+@pytest.mark.parametrize("boundary", ["cylinder", "plane"])
+def test_cases_solved_together_are_those_solved_one_by_one(boundary):
+    """The path of a graphics card, on the processor."""
+    pytest.importorskip("torch")
+    together = solve_cases(group(boundary=boundary), [7, 8, 9], device="cpu")
+    for seed, found in zip((7, 8, 9), together, strict=True):
+        expected = draw_test_case(SHAPE, 3, seed=seed, buffer=2, boundary=boundary)
+        for name, value in zip(ARRAYS, expected, strict=True):
+            # half precision of the fields
+            np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=2e-3)
+
+
+def test_other_boundaries_are_refused_on_a_device():
+    pytest.importorskip("torch")
+    with pytest.raises(ParameterError, match="boundary is 'torus'"):
+        solve_cases(CaseGroup((8, 8), 1, boundary="torus"), [1], device="cpu")

@@ -322,6 +322,51 @@ def draw_test_case(
         For a number of replicates or a buffer that is not usable, and as in
         :func:`draw_parameters`.
     """
+    maps, noise = draw_test_inputs(
+        shape,
+        replicates,
+        seed=seed,
+        buffer=buffer,
+        preset=preset,
+        pattern_weights=pattern_weights,
+        stack_probability=stack_probability,
+    )
+    factor = SuperLUFactor(operator(*maps, boundary=boundary))
+    fields = factor.solve(noise.reshape(replicates, -1).T).T.reshape(noise.shape)
+    ny, nx = shape
+    kept = np.s_[buffer : buffer + ny, buffer : buffer + nx]
+    kappa2, rho, theta = (value[kept].copy() for value in maps)
+    return fields[(slice(None), *kept)].copy(), kappa2, rho, theta
+
+
+def draw_test_inputs(
+    shape: tuple[int, int],
+    replicates: int,
+    *,
+    seed: int,
+    buffer: int = 10,
+    preset: str = "release",
+    pattern_weights: Mapping[str, float] | None = None,
+    stack_probability: float = 0.5,
+) -> tuple[tuple[Float, Float, Float], Float]:
+    """Parameter maps and white noise of a test case, on the grid that is simulated.
+
+    Parameters
+    ----------
+    shape, replicates, seed, buffer, preset, pattern_weights, stack_probability
+        As in :func:`draw_test_case`.
+
+    Returns
+    -------
+    maps : tuple of ndarray (ny + 2 buffer, nx + 2 buffer)
+        kappa2, rho and theta.
+    noise : ndarray (replicates, ny + 2 buffer, nx + 2 buffer)
+
+    Raises
+    ------
+    ParameterError
+        As in :func:`draw_test_case`.
+    """
     if replicates < 1 or buffer < 0:
         raise ParameterError(
             f"replicates is {replicates} and buffer is {buffer}; expected at least 1 and 0"
@@ -339,9 +384,5 @@ def draw_test_case(
         pattern_weights=pattern_weights,
         stack_probability=stack_probability,
     )
-    factor = SuperLUFactor(operator(*maps, boundary=boundary))
-    noise = for_noise.standard_normal((replicates, factor.n))
-    fields = factor.solve(noise.T).T.reshape(replicates, *larger)
-    kept = np.s_[buffer : buffer + ny, buffer : buffer + nx]
-    kappa2, rho, theta = (value[kept].copy() for value in maps)
-    return fields[(slice(None), *kept)].copy(), kappa2, rho, theta
+    noise = for_noise.standard_normal((replicates, larger[0] * larger[1]))
+    return maps, noise.reshape(replicates, *larger)

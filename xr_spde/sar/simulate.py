@@ -7,9 +7,10 @@ seed, so a set can be made by any number of processes, extended later, or made a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
-from xr_spde.sar.priors import draw_test_case
+from xr_spde._core.lazyimport import require
+from xr_spde.fields.sar import weights
+from xr_spde.sar.priors import draw_test_case, draw_test_inputs
 
 #: Arrays of a group: name -> dtype. Fields keep half precision, whose rounding (1/2000 of a value)
 #: stays far below the difference of neighbours even at the longest ranges of the prior.
 ARRAYS = {"fields": np.float16, "kappa2": np.float32, "rho": np.float32, "theta": np.float32}
+
+
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,8 @@ def _case(group: CaseGroup, seed: int) -> dict[str, NDArray[Any]]:
 
 def _store(place: Path | str, mode: str) -> Any:
     """Open a Zarr group."""
-    import zarr
-
-    return zarr.open_group(str(place), mode=mode)  # type: ignore[arg-type]
+    zarr = require("zarr", "io")
+    return zarr.open_group(str(place), mode=mode)
 
 
 def _open(path: Path, group: CaseGroup, seed: int) -> Any:
@@ -122,20 +127,86 @@ def _open(path: Path, group: CaseGroup, seed: int) -> Any:
     return store
 
 
-def _write_case(path: Path, group: CaseGroup, index: int, seed: int) -> None:
-    """Draw one case and write it; the flag comes last, so that a killed write is made again."""
-    from threadpoolctl import threadpool_limits
-
-    store = _store(path / group.name, "r+")
-    with threadpool_limits(1):
-        values = _case(group, seed)
+def _write(store: Any, index: int, values: dict[str, NDArray[Any]]) -> None:
+    """Write one case; the flag comes last, so that a killed write is made again."""
     for name, value in values.items():
         store[name][index] = value
     store["done"][index] = True
 
 
+def _inputs(
+    group: CaseGroup, seed: int
+) -> tuple[tuple[NDArray[Any], ...], NDArray[Any], NDArray[np.float32]]:
+    """Draw maps, stencils and noise of one case."""
+    maps, noise = draw_test_inputs(
+        group.shape, group.replicates, seed=seed, buffer=group.buffer, preset=group.preset
+    )
+    return maps, weights(*maps), noise.astype(np.float32)
+
+
+def solve_cases(
+    group: CaseGroup, seeds: Sequence[int], *, device: str, pool: Executor | None = None
+) -> list[dict[str, NDArray[Any]]]:
+    """Draw some cases at once on a device, the same as one by one up to rounding.
+
+    Parameters
+    ----------
+    group : CaseGroup
+        Sizes and prior; boundary "cylinder" or "plane".
+    seeds : sequence of int
+        Of the cases.
+    device : str
+        Torch device.
+    pool : Executor, optional
+        Where maps and noise are drawn.
+
+    Returns
+    -------
+    list of dict
+        Arrays of each case.
+
+    Raises
+    ------
+    ParameterError
+        For other boundaries.
+    """
+    torch = require("torch", "torch")
+    from xr_spde.nets.draws import solve_rows
+
+    if group.boundary not in ("cylinder", "plane"):
+        raise ParameterError(
+            f'boundary is {group.boundary!r}; expected "cylinder" or "plane" on a device, or none'
+        )
+    drawn = list((map if pool is None else pool.map)(partial(_inputs, group), seeds))
+    fields = solve_rows(
+        torch.from_numpy(np.stack([stencil for _, stencil, _ in drawn])).to(device),
+        torch.from_numpy(np.stack([noise for _, _, noise in drawn])).to(device),
+        periodic=group.boundary == "cylinder",
+    )
+    kept: Any = (..., *(slice(group.buffer, group.buffer + size) for size in group.shape))
+    out = []
+    for (maps, _, _), values in zip(drawn, fields[kept].cpu().numpy(), strict=True):
+        arrays = (values, *(m[kept] for m in maps))
+        out.append({n: v.astype(ARRAYS[n]) for n, v in zip(ARRAYS, arrays, strict=True)})
+    return out
+
+
+def _write_case(path: Path, group: CaseGroup, index: int, seed: int) -> None:
+    """Draw one case and write it."""
+    from threadpoolctl import threadpool_limits
+
+    store = _store(path / group.name, "r+")
+    with threadpool_limits(1):
+        _write(store, index, _case(group, seed))
+
+
 def simulate_cases(
-    path: str | os.PathLike[str], group: CaseGroup, *, seed: int, workers: int = 1
+    path: str | os.PathLike[str],
+    group: CaseGroup,
+    *,
+    seed: int,
+    workers: int = 1,
+    device: str = "cpu",
 ) -> Iterator[int]:
     """Draw the cases a folder still lacks and write them, each as soon as it is drawn.
 
@@ -149,6 +220,8 @@ def simulate_cases(
         Seed of the set; case i of a group depends on (seed, shape, i) alone.
     workers : int, optional
         Processes to draw with.
+    device : str, optional
+        "cuda" solves 32 cases at once on a graphics card, while the processes draw maps and noise.
 
     Yields
     ------
@@ -165,6 +238,15 @@ def simulate_cases(
     missing = np.flatnonzero(~store["done"][: group.cases])
     entropy = np.random.SeedSequence(seed, spawn_key=group.shape)
     seeds = entropy.generate_state(group.cases, np.uint64)
+    if device != "cpu":
+        with ProcessPoolExecutor(workers) as pool:
+            for start in range(0, len(missing), _BATCH):
+                batch = [int(i) for i in missing[start : start + _BATCH]]
+                cases = solve_cases(group, [int(seeds[i]) for i in batch], device=device, pool=pool)
+                for number, values in zip(batch, cases, strict=True):
+                    _write(store, number, values)
+                    yield number
+        return
     if workers == 1:
         for index in missing:
             _write_case(root, group, int(index), int(seeds[index]))

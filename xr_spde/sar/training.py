@@ -178,7 +178,13 @@ def _network(config: TrainingConfig) -> tuple[Any, Any, Any]:
     return variation, schedule, network
 
 
-def simulate(config: TrainingConfig, folder: str | os.PathLike[str], *, workers: int = 1) -> None:
+def simulate(
+    config: TrainingConfig,
+    folder: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    device: str = "cpu",
+) -> None:
     """Simulate the cases that the folder lacks.
 
     Parameters
@@ -189,9 +195,11 @@ def simulate(config: TrainingConfig, folder: str | os.PathLike[str], *, workers:
         Of the training set.
     workers : int, optional
         Processes.
+    device : str, optional
+        "cuda" solves on a graphics card.
     """
     for group in config.groups:
-        cases = simulate_cases(folder, group, seed=config.data_seed, workers=workers)
+        cases = simulate_cases(folder, group, seed=config.data_seed, workers=workers, device=device)
         for _ in track(cases, label=f"simulate {group.name}"):
             pass
 
@@ -311,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = TrainingConfig.read(options.config)
     _network(config)  # a wrong setting shows before hours of simulation
-    simulate(config, options.data, workers=options.workers)
+    simulate(config, options.data, workers=options.workers, device=options.device)
     weights = train(config, options.data, options.out, device=options.device)
     _LOG.info("weights in %s", weights)
     draw_curves(Path(options.out))
