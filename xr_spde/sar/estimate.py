@@ -97,7 +97,8 @@ def estimate(
         safetensors file of a network, as `xr_spde.sar.training` writes it.
     refine : int, default 0
         Steps of the likelihood that follow a network. They start from its maps and the
-        roughness of what they add is penalised, by weights chosen from the data.
+        roughness of what they add is penalised, by weights chosen from the data. They raise the
+        likelihood, which need not lower the error where the prior of the training holds.
     boundary : {"cylinder", "plane", "torus", "paper"}, optional
         By default "cylinder" where longitudes close the circle, "plane" elsewhere.
     buffer : int or "auto", default "auto"

@@ -1,0 +1,277 @@
+"""Estimates by networks: the shipped one, others from files, and steps of the likelihood after."""
+
+from __future__ import annotations
+
+import itertools
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+import xr_spde
+from xr_spde.errors import DataUnavailableError, ParameterError, UnknownNameError
+from xr_spde.sar import emulate, estimate
+from xr_spde.sar.local import Local
+from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem
+from xr_spde.sar.priors import draw_test_case
+from xr_spde.sar.statistics import LagSums, stencil_gram
+from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
+
+torch = pytest.importorskip("torch")
+PLAIN = {"method": "net", "modes": 0, "dilation": 1}
+
+
+def case(shape=(96, 144), count=30, seed=11):
+    fields, kappa2, rho, theta = draw_test_case(shape, count, seed=seed)
+    axes = {"y": 1e3 * np.arange(shape[0]), "x": 1e3 * np.arange(shape[1])}
+    members = xr.DataArray(fields, dims=("member", "y", "x"), coords=axes, name="z")
+    truth = {"log_kappa2": np.log(kappa2), "rho": rho, "theta": theta}
+    return members, truth
+
+
+def rmse(found: xr.Dataset, truth: dict) -> tuple[float, float, float]:
+    turn = np.mod(found.theta.values - truth["theta"] + np.pi / 2, np.pi) - np.pi / 2
+    weight = np.log(truth["rho"])
+    errors = (np.log(found.kappa2.values) - truth["log_kappa2"], found.rho.values - truth["rho"])
+    angle = np.sqrt(np.sum(weight * turn**2) / np.sum(weight))
+    return *(float(np.sqrt(np.mean(e**2))) for e in errors), float(angle)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return case((48, 64), 12, seed=3)[0]
+
+
+def test_four_fifths_of_the_variance_of_the_prior_are_explained():
+    scores = []
+    for seed in range(6):
+        members, truth = case(seed=100 + seed)
+        scores.append(rmse(estimate(members, "member", **PLAIN), truth))
+    log_kappa2, rho, angle = np.sqrt(np.mean(np.square(scores), axis=0))
+    left = np.sqrt(1.0 - 0.8)
+    assert log_kappa2 < left * 1.83
+    assert rho < left * 1.48
+    assert angle < left * 0.735
+
+
+def test_round_trip_keeps_the_map_of_ranges():
+    """Specification check B5: estimate, emulate 200 members, estimate again."""
+    members, _ = case(seed=21)
+    first = estimate(members, "member", **PLAIN)
+    again = estimate(emulate(first, 200, seed=1).compute(), **PLAIN)
+    ours, theirs = (np.log(e.kappa2.values).ravel() for e in (first, again))
+    assert np.corrcoef(ours, theirs)[0, 1] >= 0.9
+
+
+def test_order_of_replicates_does_not_matter(small):
+    first = estimate(small, "member", **PLAIN)
+    second = estimate(small.isel(member=np.arange(12)[::-1]), "member", **PLAIN)
+    for name in ("kappa2", "rho"):
+        np.testing.assert_allclose(first[name], second[name], rtol=1e-3)
+
+
+def test_units_do_not_matter(small):
+    first = estimate(small, "member", **PLAIN)
+    second = estimate(1e6 * small + 3e3, "member", **PLAIN)
+    np.testing.assert_allclose(first.kappa2, second.kappa2, rtol=2e-3)
+
+
+@pytest.mark.parametrize("chunks", [{"member": 5}, {"y": 20, "x": 31}, {"member": 1, "x": 64}])
+def test_chunks_give_the_same_bits(small, chunks):
+    eager = estimate(small, "member", uncertainty=True, **PLAIN)
+    lazy = estimate(small.chunk(chunks), "member", uncertainty=True, **PLAIN)
+    assert dask.is_dask_collection(lazy)
+    for scheduler in ("synchronous", "threads"):
+        xr.testing.assert_identical(eager, lazy.compute(scheduler=scheduler))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_any_number_of_replicates(small, count):
+    found = estimate(small.isel(member=slice(count)), "member", uncertainty=True, **PLAIN)
+    for name in ("kappa2", "rho", "kappa2_stderr", "rho_stderr", "theta_stderr"):
+        assert bool((found[name] > 0).all())
+        assert bool(np.isfinite(found[name]).all())
+
+
+def test_fewer_replicates_are_less_certain():
+    members, _ = case(seed=31)
+    many, few = (
+        estimate(members.isel(member=slice(n)), "member", uncertainty=True, **PLAIN)
+        for n in (30, 3)
+    )
+    assert float((few.kappa2_stderr / few.kappa2).mean()) > float(
+        (many.kappa2_stderr / many.kappa2).mean()
+    )
+
+
+def test_missing_cells_and_land(small):
+    holes = small.where(np.random.default_rng(0).random(small.shape) > 0.1)
+    holes[:, 10:20, 10:20] = np.nan
+    found = estimate(holes, "member", **PLAIN)
+    assert bool(np.isnan(found.kappa2[10:20, 10:20]).all())
+    rest = np.log(found.kappa2).where(found.kappa2.notnull())
+    whole = np.log(estimate(small, "member", **PLAIN).kappa2)
+    assert float(np.abs(rest - whole).mean()) < 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_precision_of_the_input_is_kept(small, dtype):
+    assert estimate(small.astype(dtype), "member", **PLAIN).kappa2.dtype == dtype
+
+
+def test_longitudes_may_start_anywhere():
+    """Rolling a periodic grid rolls the result, up to the squares of the coarsest level."""
+    lat, lon = np.linspace(-70.0, 70.0, 32), np.arange(64) * 5.625
+    truth = xr.Dataset(
+        {
+            "kappa2": (("lat", "lon"), 0.1 + 0.05 * np.cos(np.deg2rad(lon)) * np.ones((32, 1))),
+            "rho": (("lat", "lon"), np.full((32, 64), 2.0)),
+            "theta": (("lat", "lon"), np.full((32, 64), 0.4)),
+        },
+        coords={"lat": ("lat", lat, {"units": "degrees_north"}),
+                "lon": ("lon", lon, {"units": "degrees_east"})},
+    )  # fmt: skip
+    members = emulate(truth, 20, seed=5).compute()
+    first = estimate(members, **PLAIN)
+    rolled = estimate(members.roll(lon=16, roll_coords=True), **PLAIN)
+    back = rolled.roll(lon=-16, roll_coords=True)
+    np.testing.assert_allclose(np.log(first.kappa2), np.log(back.kappa2), atol=0.02)
+
+
+def test_moments_are_those_of_the_replicates(small):
+    """The sums over replicates and the training's own moments are the same numbers."""
+    from xr_spde.nets.lag_features import lag_moments
+
+    sums = {d: LagSums((48, 64), periodic=False, dilation=d) for d in SPACINGS}
+    for member in small.values:
+        for one in sums.values():
+            one.add(member)
+    statistics = {d: one.finish() for d, one in sums.items()}
+    none, all_cells = np.zeros((0, 48, 64)), np.ones((48, 64), dtype=bool)
+    model = NetworkModel("net", None, periodic=False)
+    ours = NetworkProblem(statistics, 1, none, all_cells, model).moments
+    theirs = lag_moments(torch.from_numpy(small.values.astype(np.float64)))
+    for name in ("weight", "variance", "seen"):
+        np.testing.assert_allclose(ours[name], getattr(theirs, name)[0].squeeze(), rtol=1e-8)
+    known = ours["weight"] > 0
+    for name in ("half", "level"):
+        expected = getattr(theirs, name)[0].numpy()
+        np.testing.assert_allclose(ours[name][known], expected[known], rtol=1e-8)
+
+
+def test_coarser_spacings_and_patterns(small):
+    found = estimate(small, "member", method="net", dilation=4, modes=2)
+    assert int(found.dilation) == 4
+    assert found.sizes["mode"] == 2
+    assert bool(np.isfinite(found.kappa2).all())
+
+
+def test_large_grids_are_worked_off_in_tiles():
+    from xr_spde.nets.inference import HALO, TILE, _spans
+
+    for size in (TILE, TILE + 1, 1000, 1440, 2000):
+        spans = _spans(size)
+        assert spans[0][2] == 0
+        assert spans[-1][3] == size
+        assert all(a[3] == b[2] for a, b in itertools.pairwise(spans))
+        for first, last, low, high in spans:
+            assert last - first <= TILE
+            assert first == max(low - HALO, 0) or len(spans) == 1
+            assert last == min(high + HALO, size)
+
+
+def test_steps_after_the_network_raise_the_likelihood():
+    members, _ = case((64, 96), seed=41)
+    sums = LagSums((64, 96), periodic=False)
+    for member in members.values:
+        sums.add(member)
+    gram, weight = stencil_gram(sums.finish(), periodic=False)
+    found = estimate(members, "member", **PLAIN)
+    log_rho = np.log(found.rho.values)
+    prior = LocalFit(
+        np.log(found.kappa2.values),
+        log_rho * np.cos(2.0 * found.theta.values),
+        log_rho * np.sin(2.0 * found.theta.values),
+        np.zeros((64, 96)),
+        np.zeros((4, 2)),
+    )
+    problem = LocalProblem(gram, weight, LocalModel(), prior=prior)
+
+    def loss() -> float:
+        value, _ = Local(problem.cells(problem.nodes), problem.gram).value_and_slope(
+            problem.response
+        )
+        return float(problem.weight @ value)
+
+    problem.correct()
+    before = loss()
+    problem.optimise(steps=5)
+    assert loss() < before
+    refined = estimate(members, "member", refine=5, **PLAIN)
+    assert float(np.abs(np.log(refined.kappa2 / found.kappa2)).max()) > 0
+
+
+def test_flat_maps_as_prior_change_nothing(small):
+    """Roughness does not see a constant, so the optimum is that of the likelihood alone."""
+    sums = LagSums((48, 64), periodic=False)
+    for member in small.values:
+        sums.add(member)
+    gram, weight = stencil_gram(sums.finish(), periodic=False)
+    model = LocalModel(penalty=50.0)
+    alone = LocalProblem(gram, weight, model).fit(steps=60)
+    flat = np.zeros((48, 64))
+    prior = LocalFit(flat - 2.0, flat + 0.3, flat - 0.2, flat, np.zeros((4, 2)))
+    near = LocalProblem(gram, weight, model, prior=prior).fit(steps=60)
+    for name in ("log_kappa2", "h1", "h2"):
+        np.testing.assert_allclose(getattr(near, name), getattr(alone, name), atol=0.02)
+
+
+def test_raw_networks_from_files(tmp_path, small):
+    from xr_spde.nets.registry import build_network
+    from xr_spde.nets.weights import save_weights
+
+    options = {"replicates": 12, "widths": [8, 16], "bottleneck": 32}
+    path = tmp_path / "unet.safetensors"
+    save_weights(path, build_network("unet", options), card={})
+    found = estimate(small.chunk({"member": 4}), "member", method="unet", weights=path)
+    assert found.attrs["xr_spde_method"] == "unet"
+    xr.testing.assert_identical(
+        found.compute(), estimate(small, "member", method="unet", weights=path)
+    )
+    with pytest.raises(ParameterError, match="12"):
+        estimate(small.isel(member=slice(5)), "member", method="unet", weights=path)
+    with pytest.raises(ParameterError, match="architecture 'unet'"):
+        estimate(small, "member", method="net", weights=path)
+    with pytest.raises(ParameterError, match="missing or constant"):
+        estimate(small.where(small > 0), "member", method="unet", weights=path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"method": "unet"}, "weights"),
+        ({"method": "net", "penalty": 3.0}, "penalty"),
+        ({"method": "net", "refine": -1}, "refine"),
+        ({"method": "net", "weights": 3}, "weights"),
+        ({"method": "whittle", "refine": 2}, "refine"),
+        ({"method": "stun", "weights": "x", "modes": 3}, "modes"),
+        ({"method": "stun", "weights": "x", "uncertainty": True}, "standard errors"),
+    ],
+)
+def test_settings_without_sense_are_refused(small, settings, problem):
+    with pytest.raises(ParameterError, match=problem):
+        estimate(small, "member", **settings)
+
+
+def test_absent_files_and_names(small, tmp_path):
+    with pytest.raises(DataUnavailableError, match="nothing"):
+        estimate(small, "member", method="net", weights=tmp_path / "nothing.safetensors")
+    with pytest.raises(UnknownNameError, match="netz"):
+        estimate(small, "member", method="netz")
+
+
+def test_accessor(small):
+    xr.testing.assert_identical(
+        small.sar.estimate("member", **PLAIN), xr_spde.sar.estimate(small, "member", **PLAIN)
+    )
