@@ -135,7 +135,7 @@ def test_errors_of_the_data_wait_for_compute(fields):
 
 
 def test_the_fit_runs_once_for_all_variables(fields, monkeypatch):
-    module = sys.modules["xr_spde.sar.estimate"]
+    module = sys.modules["xr_spde.sar.fit"]
 
     calls = []
     fit = module.best_scale
