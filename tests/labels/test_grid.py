@@ -157,14 +157,19 @@ def test_cell_size_on_the_sphere():
     arc = EARTH_RADIUS * np.pi / 6
     np.testing.assert_allclose(dy, np.full(5, arc))
     np.testing.assert_allclose(dx, arc * np.cos(np.radians([-30.0, 0.0, 30.0, 60.0, 75.0])))
+    assert grid.north_pole
+    assert not grid.south_pole
     assert grid.y_descending
 
 
-@pytest.mark.parametrize("lat", [
-    np.arange(-89.5, 90.0, 1.0), np.arange(-88.0, 89.0, 2.0), np.arange(90.0, -1.0, -2.5),
+@pytest.mark.parametrize(("lat", "north", "south"), [
+    (np.arange(-89.5, 90.0, 1.0), True, True),
+    (np.arange(-88.0, 89.0, 2.0), False, False),
+    (np.arange(90.0, -1.0, -2.5), True, False),
 ])  # fmt: skip
-def test_cells_at_the_poles_have_a_width(lat):
+def test_poles(lat, north, south):
     grid = Grid.from_object(field(lat, [0.0, 1.0]))
+    assert (grid.north_pole, grid.south_pole) == (north, south)
     assert (grid.cell_size()[1] > 0).all()
 
 
@@ -178,6 +183,7 @@ def test_projected_grid(units, metres):
     dy, dx = grid.cell_size()
     assert grid.kind == "projected"
     assert not grid.longitude
+    assert not grid.north_pole
     np.testing.assert_array_equal(dy, np.full(5, metres))
     np.testing.assert_array_equal(dx, np.full(5, 2 * metres))
 

@@ -161,6 +161,19 @@ class Grid:
         """Whether columns are stored from large to small x."""
         return self.dx < 0
 
+    @property
+    def north_pole(self) -> bool:
+        """Whether a row lies within half a cell of the north pole."""
+        return self._at_pole(self.canonical_y()[-1])
+
+    @property
+    def south_pole(self) -> bool:
+        """Whether a row lies within half a cell of the south pole."""
+        return self._at_pole(-self.canonical_y()[0])
+
+    def _at_pole(self, latitude: float) -> bool:
+        return self.kind == "geographic" and bool(90.0 - latitude <= abs(self.dy) * 0.501)
+
     def canonical_y(self) -> NDArray[np.float64]:
         """Increasing y values (ny,) in coordinate units."""
         start = self.y0 + self.dy * (self.ny - 1) if self.y_descending else self.y0
