@@ -206,7 +206,9 @@ def main() -> None:
         f"Operations of the default network at 192 x 288: {operations((192, 288)):.1f} GFLOP; "
         "window CNN 25, tiled: 13300; U-Net: 80; STUN: 86 (per field, M = 30).",
     ]
-    command = "OMP_NUM_THREADS=1 python benchmarks/published_sar.py"
+    command = (
+        f"OMP_NUM_THREADS=1 python benchmarks/published_sar.py --fields {fields} --whittle {few}"
+    )
     title = "Estimators on the fields of LatticeVision's prior"
     _machine.write("published_sar", title, command, "\n\n".join(body), keep=not options.quick)
 

@@ -62,7 +62,14 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 # Tables that the benchmarks wrote, in this order, under these titles; those that exist are shown.
-RESULTS = {"estimate": "Estimation", "emulate": "Emulation", "climate": "Real data"}
+RESULTS = {
+    "estimate": "Estimation",
+    "estimate_time": "Time of an estimate",
+    "published_sar": "Networks",
+    "emulate": "Emulation",
+    "climate": "Real data",
+    "climate_networks": "Networks on real data",
+}
 
 
 def add_results(app, docname, source):

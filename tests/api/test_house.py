@@ -122,7 +122,10 @@ def test_wheel_carries_data_registry_and_types_and_nothing_else(tmp_path):
         "xr_spde/data/ecmwf_ens_z500_20120920.nc.gz",
     } <= names
     data = {name for name in names if name.startswith("xr_spde/data/")}
-    assert data == {"xr_spde/data/ecmwf_ens_z500_20120920.nc.gz"}
+    assert data == {
+        "xr_spde/data/ecmwf_ens_z500_20120920.nc.gz",
+        "xr_spde/data/net.safetensors",
+    }
     assert {name.split("/")[0] for name in names} == {
         "xr_spde",
         f"xr_spde-{xr_spde.__version__}.dist-info",
