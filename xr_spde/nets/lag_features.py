@@ -209,11 +209,16 @@ def lag_products(replicates: Tensor) -> Tensor:
         where none has; rows and columns count as circular.
     """
     valid = torch.isfinite(replicates)
+    whole = bool(valid.all())
     z, present = torch.where(valid, replicates, 0.0), valid.to(replicates.dtype)
     out = []
     for rows, columns in PRODUCT_LAGS:
-        far, there = (torch.roll(x, (-rows, -columns), (-2, -1)) for x in (z, present))
-        out.append((z * far).sum(1) / (present * there).sum(1).clamp(min=1))
+        far = torch.roll(z, (-rows, -columns), (-2, -1))
+        total = torch.linalg.vecdot(z, far, dim=1)
+        if not whole:
+            there = torch.roll(present, (-rows, -columns), (-2, -1))
+            total = total * (z.shape[1] / (present * there).sum(1).clamp(min=1))
+        out.append(total / z.shape[1])
     return torch.stack(out, 1)
 
 

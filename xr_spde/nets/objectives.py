@@ -41,7 +41,8 @@ def statistics_loss(model: nn.Module, inputs: Any, truth: Tensor) -> Tensor:
     -------
     Tensor ()
     """
-    terms = loss_terms(model(inputs), truth)
+    rows, columns = truth.shape[-2:]  # squares complete an odd grid
+    terms = loss_terms(model(inputs)[..., :rows, :columns], truth)
     return torch.stack([WEIGHTS[name] * term.mean() for name, term in terms.items()]).sum()
 
 
@@ -152,7 +153,8 @@ def score_held(model: nn.Module, held: Sequence[tuple[str, int, Any, Tensor]]) -
     maps = getattr(model, "maps", model)
     device = next(model.parameters()).device
     for size, count, inputs, truth in held:
-        errors = squared_errors(maps(inputs.to(device)).float(), truth.to(device))
+        output = maps(inputs.to(device)).float()[..., : truth.shape[-2], : truth.shape[-1]]
+        errors = squared_errors(output, truth.to(device))
         sums.setdefault((size, count), []).append(errors)
     scores = {}
     most = max(count for _, count in sums)
