@@ -69,10 +69,10 @@ def same(first, second):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("how", [{"mixed": False}, {}, {"mixed": False, "optimizer": "muon"}])
 @pytest.mark.parametrize("dies_at", [3, 10, 17, 24])
-def test_a_killed_and_resumed_run_ends_exactly_as_an_uninterrupted_one(tmp_path, dies_at, mixed):
-    schedule = Schedule(steps=25, rate=1e-2, warmup=5, average=0.9, every=5, mixed=mixed)
+def test_a_killed_and_resumed_run_ends_exactly_as_an_uninterrupted_one(tmp_path, dies_at, how):
+    schedule = Schedule(steps=25, rate=1e-2, warmup=5, average=0.9, every=5, **how)
     whole = Run(toy(), schedule, tmp_path / "whole")
     rows = list(whole.train(batches(0, 25), loss, held))
     assert [row["step"] for row in rows] == [5, 10, 15, 20, 25]

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from xr_spde._core.errors import ParameterError
 from xr_spde.nets.lag_features import LagPyramid
 from xr_spde.nets.objectives import replicate_loss, statistics_loss
+from xr_spde.nets.optimizer import make_optimizer
 
 Loss = Callable[[nn.Module, Any, Tensor], Tensor]
 
@@ -46,6 +47,8 @@ class Schedule:
         Validations without a better score after which the run stops.
     mixed : bool
         bfloat16 in the forward pass.
+    optimizer : str
+        "adamw", or "muon": see `xr_spde.nets.optimizer`.
     """
 
     steps: int = 10_000
@@ -57,13 +60,15 @@ class Schedule:
     every: int = 500
     patience: int = 10
     mixed: bool = True
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         counts, sizes = (self.steps, self.every, self.patience), (self.rate, self.clip)
-        if min(counts) < 1 or min(sizes) <= 0.0 or not 0.0 <= self.average < 1.0:
+        known = self.optimizer in ("adamw", "muon")
+        if min(counts) < 1 or min(sizes) <= 0.0 or not 0.0 <= self.average < 1.0 or not known:
             raise ParameterError(
                 f"schedule is {asdict(self)}; expected steps, every and patience of at least 1, a "
-                "positive rate and clip, and an average in [0, 1)"
+                'positive rate and clip, an average in [0, 1), and optimizer "adamw" or "muon"'
             )
 
     def factor(self, step: int) -> float:
@@ -107,8 +112,8 @@ class Run:
         self.model = model.to(device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True
+        self.optimizer = make_optimizer(
+            schedule.optimizer, self.model, schedule.rate, schedule.decay
         )
         self.seed = torch.initial_seed() % 2**62
         self.step, self.best, self.since = 0, math.inf, 0
