@@ -304,3 +304,32 @@ def test_scores_of_held_cases(small):
     expected = rmse[0] / 1.83 + rmse[2] / 1.48 + rmse[3] / 0.735
     assert found["score"] == pytest.approx(float(expected))
     assert set(found) == {"score", *(f"{n} 23x15 M={m}" for n in names for m in (1, 6))}
+
+
+def test_calibrated_errors_cover_what_they_say():
+    from xr_spde.nets.statistics_net import CALIBRATED, errors_of
+
+    torch.manual_seed(0)
+    net = StatisticsNet((8, 12), (1, 1), (1,)).eval()
+    cases = []
+    for k in (0, 2, 4):
+        for _ in range(2):
+            moments = lag_moments(torch.randn(2**k, 24, 32)).pooled()
+            cases.append((moments, torch.randn(1, 3, 24, 32).abs()))
+    net.calibrate(cases)
+    for k in (0, 2, 4):
+        inside = []
+        for moments, truth in cases[k : k + 2]:
+            with torch.no_grad():
+                out = net(moments)
+            inside.append(errors_of(out, truth).abs() < out[:, 4:].exp())
+        share = torch.cat(inside).float().mean((0, 2, 3))
+        torch.testing.assert_close(share, torch.full((3,), 0.6827), rtol=0, atol=2e-3)
+    # between calibrated numbers linear in log M, beyond them constant
+    table = net.calibration
+    for count, wanted in ((1, 0), (4, 2), (32, CALIBRATED - 1), (500, CALIBRATED - 1)):
+        torch.testing.assert_close(
+            net._calibrated(torch.tensor([float(count)]))[0], table[:, wanted]
+        )
+    middle = net._calibrated(torch.tensor([8.0**0.5]))[0]
+    torch.testing.assert_close(middle, 0.5 * (table[:, 1] + table[:, 2]))

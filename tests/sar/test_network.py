@@ -12,11 +12,9 @@ import xarray as xr
 import xr_spde
 from xr_spde.errors import DataUnavailableError, ParameterError, UnknownNameError
 from xr_spde.sar import emulate, estimate
-from xr_spde.sar.local import Local
 from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem
 from xr_spde.sar.priors import draw_test_case
-from xr_spde.sar.statistics import LagSums, stencil_gram
-from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
+from xr_spde.sar.statistics import LagSums
 
 torch = pytest.importorskip("torch")
 PLAIN = {"method": "net", "modes": 0, "dilation": 1}
@@ -179,52 +177,6 @@ def test_large_grids_are_worked_off_in_tiles():
             assert last - first <= TILE
             assert first == max(low - HALO, 0) or len(spans) == 1
             assert last == min(high + HALO, size)
-
-
-def test_steps_after_the_network_raise_the_likelihood():
-    members, _ = case((64, 96), seed=41)
-    sums = LagSums((64, 96), periodic=False)
-    for member in members.values:
-        sums.add(member)
-    gram, weight = stencil_gram(sums.finish(), periodic=False)
-    found = estimate(members, "member", **PLAIN)
-    log_rho = np.log(found.rho.values)
-    prior = LocalFit(
-        np.log(found.kappa2.values),
-        log_rho * np.cos(2.0 * found.theta.values),
-        log_rho * np.sin(2.0 * found.theta.values),
-        np.zeros((64, 96)),
-        np.zeros((4, 2)),
-    )
-    problem = LocalProblem(gram, weight, LocalModel(), prior=prior)
-
-    def loss() -> float:
-        value, _ = Local(problem.cells(problem.nodes), problem.gram).value_and_slope(
-            problem.response
-        )
-        return float(problem.weight @ value)
-
-    problem.correct()
-    before = loss()
-    problem.optimise(steps=5)
-    assert loss() < before
-    refined = estimate(members, "member", refine=5, **PLAIN)
-    assert float(np.abs(np.log(refined.kappa2 / found.kappa2)).max()) > 0
-
-
-def test_flat_maps_as_prior_change_nothing(small):
-    """Roughness does not see a constant, so the optimum is that of the likelihood alone."""
-    sums = LagSums((48, 64), periodic=False)
-    for member in small.values:
-        sums.add(member)
-    gram, weight = stencil_gram(sums.finish(), periodic=False)
-    model = LocalModel(penalty=50.0)
-    alone = LocalProblem(gram, weight, model).fit(steps=60)
-    flat = np.zeros((48, 64))
-    prior = LocalFit(flat - 2.0, flat + 0.3, flat - 0.2, flat, np.zeros((4, 2)))
-    near = LocalProblem(gram, weight, model, prior=prior).fit(steps=60)
-    for name in ("log_kappa2", "h1", "h2"):
-        np.testing.assert_allclose(getattr(near, name), getattr(alone, name), atol=0.02)
 
 
 def test_raw_networks_from_files(tmp_path, small):

@@ -109,7 +109,10 @@ def test_the_weights_are_the_best_average_in_16_bits(tmp_path, data):
     folder = run(tmp_path, data, NET)
     best = torch.load(folder / "state.pt", weights_only=True)["best_state"]
     kept = load_weights(folder / "weights.safetensors").state_dict()
+    assert bool(kept.pop("calibration").any())  # fitted in the end
     for name, value in best.items():
+        if name == "calibration":
+            continue
         torch.testing.assert_close(kept[name], value.half().float(), rtol=0, atol=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,11 @@ from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
 from xr_spde._core.errors import ParameterError
 from xr_spde.nets.lag_features import LagMoments, LagPyramid
+
+#: Numbers of replicates 1, 2, 4 ... for which standard errors are calibrated.
+CALIBRATED = 6
+
+_INSIDE = 0.6827  # of a normal variable within one standard deviation
 
 
 class Block(nn.Module):
@@ -103,6 +109,9 @@ class StatisticsNet(nn.Module):
             nn.Linear(deepest, deepest), nn.GELU(), nn.Linear(deepest, deepest)
         )
         self.head = nn.Conv2d(widths[0], self.outputs, 1)
+        #: What is added to the log standard errors for M = 1, 2, 4 ... replicates.
+        self.calibration: Tensor
+        self.register_buffer("calibration", torch.zeros(3, CALIBRATED))
 
     def forward(self, moments: LagMoments) -> Tensor:
         """Estimates and their standard errors.
@@ -136,7 +145,40 @@ class StatisticsNet(nn.Module):
             x = skips[k] + F.interpolate(coarse, scale_factor=2, mode="bilinear")
             x = self.decoders[k](x)
         cells = F.interpolate(self.head(x).float(), scale_factor=2, mode="bilinear")
-        return self.read(cells[..., :rows, :columns])
+        out = self.read(cells[..., :rows, :columns])
+        out[:, 4:] += self._calibrated(moments.replicates)[:, :, None, None]
+        return out
+
+    def _calibrated(self, replicates: Tensor) -> Tensor:
+        """Interpolate the calibration (B, 3), linearly in log M and constant beyond its ends."""
+        place = replicates.float().log2().clamp(0.0, CALIBRATED - 1.0)
+        knots = torch.arange(CALIBRATED, device=place.device)
+        share = (1.0 - (place[:, None] - knots).abs()).clamp(min=0.0)
+        return share @ self.calibration.T
+
+    @torch.no_grad()
+    def calibrate(self, cases: Iterable[tuple[LagMoments, Tensor]]) -> None:
+        """Scale the standard errors so that 68.3 % of the errors are smaller, for every M.
+
+        Parameters
+        ----------
+        cases : iterable of (LagMoments, Tensor (1, 3, H, W))
+            Inputs and truths that training has not seen; M is rounded to a power of two.
+        """
+        self.calibration.zero_()
+        ratios: dict[int, list[Tensor]] = {}
+        for inputs, truth in cases:
+            k = int(torch.log2(inputs.replicates[0]).round())
+            output = self(inputs)[..., : truth.shape[-2], : truth.shape[-1]]
+            ratio = errors_of(output, truth).abs() / output[:, 4:].exp()
+            # a share of the cells is enough, and each case counts alike
+            few = ratio.flatten(2)[0, :, :: max(truth[0, 0].numel() // 4000, 1)]
+            ratios.setdefault(k, []).append(few)
+        known = sorted(ratios)
+        found = torch.stack([torch.cat(ratios[k], 1).quantile(_INSIDE, dim=1).log() for k in known])
+        for k in range(CALIBRATED):
+            nearest = min(range(len(known)), key=lambda i: abs(known[i] - k))
+            self.calibration[:, k] = found[nearest]
 
     @staticmethod
     def read(raw: Tensor) -> Tensor:
@@ -161,6 +203,29 @@ def _complete(moments: LagMoments, factor: int) -> LagMoments:
     return replace(moments, half=half, level=level, weight=weight, variance=variance, seen=seen)
 
 
+def errors_of(output: Tensor, truth: Tensor) -> Tensor:
+    """Errors that the standard errors belong to.
+
+    Parameters
+    ----------
+    output : Tensor (B, 7, H, W)
+        As `StatisticsNet.forward` returns it.
+    truth : Tensor (B, 3, H, W)
+        log kappa2, log rho and theta.
+
+    Returns
+    -------
+    Tensor (B, 3, H, W)
+        Of log kappa2, and of log H along and across the estimated direction.
+    """
+    log_kappa2, log_rho, cosine, sine = output[:, :4].unbind(1)
+    true_kappa2, true_rho, theta = truth.unbind(1)
+    true_cosine, true_sine = torch.cos(2.0 * theta), torch.sin(2.0 * theta)
+    along = cosine * true_cosine + sine * true_sine
+    across = cosine * true_sine - sine * true_cosine
+    return torch.stack([true_kappa2 - log_kappa2, true_rho * along - log_rho, true_rho * across], 1)
+
+
 def loss_terms(output: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """Squared errors of the means and likelihoods of the standard errors, per cell.
 
@@ -182,12 +247,8 @@ def loss_terms(output: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """
     log_kappa2, log_rho, cosine, sine = output[:, :4].unbind(1)
     true_kappa2, true_rho, theta = truth.unbind(1)
-    true_cosine, true_sine = torch.cos(2.0 * theta), torch.sin(2.0 * theta)
-    along = cosine * true_cosine + sine * true_sine
-    across = cosine * true_sine - sine * true_cosine
-    errors = torch.stack(
-        [true_kappa2 - log_kappa2, true_rho * along - log_rho, true_rho * across], 1
-    )
+    along = cosine * torch.cos(2.0 * theta) + sine * torch.sin(2.0 * theta)
+    errors = errors_of(output, truth)
     spread = output[:, 4:]
     likelihood = 0.5 * (errors.detach() * torch.exp(-spread)).square() + spread
     return {

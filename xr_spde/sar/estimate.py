@@ -27,6 +27,7 @@ from xr_spde.sar.settings import (
     check_modes,
     check_penalty,
     check_raw,
+    check_refine,
     check_room,
     check_size,
     check_uncertainty,
@@ -96,9 +97,10 @@ def estimate(
     weights : path-like, optional
         safetensors file of a network, as `xr_spde.sar.training` writes it.
     refine : int, default 0
-        Steps of the likelihood that follow a network. They start from its maps and the
-        roughness of what they add is penalised, by weights chosen from the data. They raise the
-        likelihood, which need not lower the error where the prior of the training holds.
+        Steps of the likelihood that follow a network (4 replicates or more). They start from
+        its maps, the roughness of what they add is penalised, and they are taken as far as one
+        half of the replicates makes the other more likely: not at all where the network knows
+        better (`xr_spde.sar.refine`).
     boundary : {"cylinder", "plane", "torus", "paper"}, optional
         By default "cylinder" where longitudes close the circle, "plane" elsewhere.
     buffer : int or "auto", default "auto"
@@ -154,6 +156,7 @@ def estimate(
     grid = Grid.from_object(fields, x=x, y=y)
     check_size(grid)
     count = fields.sizes[replicates]
+    check_refine(steps, count, replicates)
     settings = Settings(
         grid=grid,
         boundary=check_boundary(grid.boundary if boundary is None else boundary),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from xr_spde._core.warn import warn
 from xr_spde.fields.sar import from_log_tensor
 from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, ReplicateProblem
 from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
+from xr_spde.sar.refine import refined
 from xr_spde.sar.scale import (
     Problem,
     Scale,
@@ -41,11 +42,15 @@ class Walk:
         Block means, where patterns or a spacing are to be chosen.
     members : list of ndarray (ny, nx)
         Replicates, for networks that take them as they are.
+    halves : tuple of list of LagSums
+        Sums over every other replicate, and over the rest, where one half is to judge what the
+        other says.
     """
 
     lags: list[LagSums] = field(default_factory=list)
     blocks: BlockSums | None = None
     members: list[Array] = field(default_factory=list)
+    halves: tuple[list[LagSums], list[LagSums]] = field(default_factory=lambda: ([], []))
 
 
 def begin(settings: Settings) -> Walk:
@@ -65,9 +70,16 @@ def begin(settings: Settings) -> Walk:
         # further apart than the grid is wide there is no pair
         wanted = {d * spacing for d in spacings for spacing in SPACINGS}
         spacings |= {d for d in wanted if d < max(shape)}
-    lags = [LagSums(shape, periodic=settings.periodic, dilation=d) for d in sorted(spacings)]
     needed = settings.modes > 0 or len(settings.dilations) > 1
-    return Walk(lags, BlockSums(shape) if needed else None)
+    walk = Walk(_lags(settings, sorted(spacings)), BlockSums(shape) if needed else None)
+    if settings.refine:
+        walk.halves = (_lags(settings, settings.dilations), _lags(settings, settings.dilations))
+    return walk
+
+
+def _lags(settings: Settings, spacings: Iterable[int]) -> list[LagSums]:
+    shape, periodic = settings.grid.shape, settings.periodic
+    return [LagSums(shape, periodic=periodic, dilation=d) for d in spacings]
 
 
 def advance(walk: Walk, member: Array, *, settings: Settings) -> Walk:
@@ -87,7 +99,8 @@ def advance(walk: Walk, member: Array, *, settings: Settings) -> Walk:
     Walk
     """
     replicate = settings.grid.to_canonical(member[0])
-    for sums in walk.lags:
+    half = walk.halves[walk.lags[0].count % 2]
+    for sums in (*walk.lags, *half):
         sums.add(replicate)
     if walk.blocks is not None:
         walk.blocks.add(replicate)
@@ -128,13 +141,15 @@ def _fit(walk: Walk, settings: Settings) -> dict[str, Array]:
         walk.blocks,
         patterns,
         moments.variance,
-        uncertainty=uncertainty and not settings.refine,
+        uncertainty=uncertainty,
     )
     if settings.refine:
-        (sums,) = (one for one in walk.lags if one.dilation == dilation)
-        scales = _scales([sums], usable, patterns, settings)
-        (problem,) = local_problems(scales, _model(settings), prior=fit)
-        fit = problem.adjust(steps=settings.refine, uncertainty=uncertainty)
+        sources = (walk.lags, *walk.halves)
+        sums = [one for lags in sources for one in lags if one.dilation == dilation]
+        scales = _scales(sums, usable, patterns, settings)
+        likelihoods = local_problems(scales, _model(settings), prior=fit)
+        if len(likelihoods) == len(sources):  # else too few cells have data in one of the halves
+            fit = refined(fit, *likelihoods, steps=settings.refine, uncertainty=uncertainty)
     land = ~np.isfinite(moments.variance)
     maps = _parameters(fit)
     maps |= {"mean": moments.mean, "std": np.sqrt(np.maximum(moments.variance, 0.0))}

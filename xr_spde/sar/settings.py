@@ -104,6 +104,15 @@ def check_method(method: str, weights: Any, refine: Any) -> tuple[str, str | Non
     return chosen, None if weights is None else os.fspath(weights), int(refine)
 
 
+def check_refine(steps: int, count: int, dim: str) -> None:
+    """Raise if there are too few replicates to judge the steps by."""
+    if steps and count < 4:
+        raise ParameterError(
+            f"refine={steps} was asked of {count} replicates along {dim!r}; expected at least 4: "
+            "one half of them judges what the other says. Leave refine out"
+        )
+
+
 def check_size(grid: Grid) -> None:
     """Raise for a grid that has too few rows or columns."""
     if min(grid.shape) < _SMALLEST:

@@ -12,8 +12,8 @@ import logging
 import os
 import time
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from xr_spde.sar.simulate import ARRAYS, CaseGroup, StoredCases, simulate_cases
 
 _LOG = logging.getLogger(__name__)
 
-#: Replicates with which each held case is scored.
-_SCORED = (1, 5, 30)
+#: Replicates with which each held case is scored, and with which standard errors are calibrated.
+_SCORED, _CALIBRATED = (1, 5, 30), (1, 2, 4, 8, 16, 30)
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class TrainingConfig:
         Arguments of `xr_spde.nets.cases.Variation` and `xr_spde.nets.training.Schedule`.
     threads : int
         Threads of the optimiser.
+    calibration : int
+        Cases per size on which the standard errors are calibrated in the end.
     text : str
         The file itself, for the card.
     """
@@ -73,6 +75,7 @@ class TrainingConfig:
     variation: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
+    calibration: int = 40
     text: str = ""
 
     def __post_init__(self) -> None:
@@ -91,6 +94,14 @@ class TrainingConfig:
             raise ParameterError("no group holds cases for validation; give one held = 10, say")
         if min(self.shares) < 0.0 or sum(self.shares) <= 0.0:
             raise ParameterError(f"shares are {self.shares}; expected none negative, one positive")
+
+    @property
+    def calibration_groups(self) -> tuple[CaseGroup, ...]:
+        """Further cases of the groups that hold some for validation, to calibrate a network."""
+        if self.architecture != "net":
+            return ()
+        pairs = zip(self.groups, self.held, strict=True)
+        return tuple(replace(group, cases=self.calibration) for group, held in pairs if held)
 
     @classmethod
     def read(cls, source: str | os.PathLike[str]) -> TrainingConfig:
@@ -127,7 +138,9 @@ class TrainingConfig:
     def _from_tables(cls, raw: dict[str, Any], text: str) -> TrainingConfig:
         _refuse_others(raw, "tables", {"network", "data", "variation", "schedule", "run"})
         network, data, run = dict(raw["network"]), raw["data"], raw["run"]
-        _refuse_others(data, "settings of [data]", {"seed", "cells", "window", "groups"})
+        _refuse_others(
+            data, "settings of [data]", {"seed", "cells", "window", "groups", "calibration"}
+        )
         _refuse_others(run, "settings of [run]", {"seed", "threads"})
         groups = [dict(g) for g in data["groups"]]
         shares = tuple(float(g.pop("share")) for g in groups)
@@ -145,6 +158,7 @@ class TrainingConfig:
             variation=raw.get("variation", {}),
             schedule=raw.get("schedule", {}),
             threads=run.get("threads", 1),
+            calibration=data.get("calibration", 40),
             text=text,
         )
 
@@ -198,10 +212,18 @@ def simulate(
     device : str, optional
         "cuda" solves on a graphics card.
     """
-    for group in config.groups:
-        cases = simulate_cases(folder, group, seed=config.data_seed, workers=workers, device=device)
-        for _ in track(cases, label=f"simulate {group.name}"):
-            pass
+    sets = [(Path(folder), config.data_seed, config.groups)]
+    sets.append((_unseen(folder), config.data_seed + 1, config.calibration_groups))
+    for place, seed, groups in sets:
+        for group in groups:
+            cases = simulate_cases(place, group, seed=seed, workers=workers, device=device)
+            for _ in track(cases, label=f"simulate {group.name}"):
+                pass
+
+
+def _unseen(folder: str | os.PathLike[str]) -> Path:
+    """Folder of the cases that neither training nor the choice of the best state sees."""
+    return Path(folder) / "unseen"
 
 
 def _stored(folder: Path, group: CaseGroup, start: int, stop: int) -> dict[str, StoredCases]:
@@ -222,6 +244,19 @@ def _held_cases(config: TrainingConfig, folder: Path) -> list[tuple[str, int, An
             for count in sorted({min(count, group.replicates) for count in counts}):
                 out.append((group.name, count, *held_case(arrays, count, moments=moments)))
     return out
+
+
+def _calibration_cases(config: TrainingConfig, folder: Path) -> Iterator[tuple[Any, Any]]:
+    """List inputs and truths for every number of replicates that is calibrated."""
+    from xr_spde.nets.cases import held_case
+
+    for group in config.calibration_groups:
+        stored = _stored(_unseen(folder), group, 0, group.cases)
+        for index in range(group.cases):
+            arrays = {name: cases[index] for name, cases in stored.items()}
+            for count in _CALIBRATED:
+                if count <= group.replicates:
+                    yield held_case(arrays, count, moments=True)
 
 
 def _validation(held: list[tuple[str, int, Any, Any]]) -> Any:
@@ -288,6 +323,8 @@ def train(
         _validation(_held_cases(config, folder)),
     ):
         _LOG.info("%.0f s: %s", time.perf_counter() - began, json.dumps(row))
+    if moments:
+        model.calibrate(_calibration_cases(config, folder))
     card = {
         "config": config.text,
         "cases": sum(group.cases for group in config.groups),
