@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,29 @@ def case_arrays(data: str, shape: tuple[int, int], index: int) -> dict[str, np.n
     return case
 
 
+def deviations(mine: Sequence[np.ndarray], case: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Sum errors over the cells of one case, as `pooled` takes them.
+
+    `mine` are maps of log kappa2, theta and rho; "errors" are theirs, theta's modulo pi.
+    """
+    mine = [mine[0], in_release(mine[1]), mine[2]]
+    truth = [np.log(case["kappa2"]), in_release(case["theta"]), case["rho"]]
+    errors = np.stack([a - b for a, b in zip(mine, truth, strict=True)])
+    log_rho = np.log(np.maximum(case["rho"], 1.0))
+    wrapped = np.mod(errors[1] + np.pi / 2, np.pi) - np.pi / 2
+    return {
+        "errors": np.stack([errors[0], wrapped, errors[2]]),
+        "cells": errors[0].size,
+        "squares": (errors**2).sum((1, 2)),
+        "absolute": np.abs(errors).sum((1, 2)),
+        "angle": (wrapped**2 * log_rho).sum(),
+        "weight": log_rho.sum(),
+        "truth": np.stack(truth).sum((1, 2)),
+        "truth2": (np.stack(truth) ** 2).sum((1, 2)),
+        "ssim": np.array([ssim(a, b) for a, b in zip(mine, truth, strict=True)]),
+    }
+
+
 def score(
     index: int, *, data: str, shape: tuple[int, int], count: int, method: str
 ) -> dict[str, Any]:
@@ -85,25 +109,12 @@ def score(
         fields, "member", method=method, modes=0, dilation=1, uncertainty=True, **options
     )
     seconds = time.perf_counter() - began
-    truth = [np.log(case["kappa2"]), in_release(case["theta"]), case["rho"]]
-    mine = [np.log(found.kappa2.values), in_release(found.theta.values), found.rho.values]
-    errors = np.stack([a - b for a, b in zip(mine, truth, strict=True)])
-    log_rho = np.log(np.maximum(case["rho"], 1.0))
-    wrapped = np.mod(errors[1] + np.pi / 2, np.pi) - np.pi / 2
+    mine = [np.log(found.kappa2.values), found.theta.values, found.rho.values]
+    scored = deviations(mine, case)
     spread = [found.kappa2_stderr / found.kappa2, found.theta_stderr, found.rho_stderr]
-    ratio = np.abs(np.stack([errors[0], wrapped, errors[2]])) / np.stack([s.values for s in spread])
-    return {
-        "cells": errors[0].size,
-        "squares": (errors**2).sum((1, 2)),
-        "absolute": np.abs(errors).sum((1, 2)),
-        "angle": (wrapped**2 * log_rho).sum(),
-        "weight": log_rho.sum(),
-        "truth": np.stack(truth).sum((1, 2)),
-        "truth2": (np.stack(truth) ** 2).sum((1, 2)),
-        "ssim": np.array([ssim(a, b) for a, b in zip(mine, truth, strict=True)]),
-        "inside": np.stack([(ratio < k).sum((1, 2)) for k in (1, 2)]),
-        "seconds": seconds,
-    }
+    ratio = np.abs(scored.pop("errors")) / np.stack([s.values for s in spread])
+    inside = np.stack([(ratio < k).sum((1, 2)) for k in (1, 2)])
+    return scored | {"inside": inside, "seconds": seconds}
 
 
 def pooled(scores: list[dict[str, Any]]) -> dict[str, Any]:
