@@ -26,7 +26,7 @@ _SPREAD = (1.83, 0.735, 1.48)
 
 
 def statistics_loss(model: nn.Module, inputs: Any, truth: Tensor) -> Tensor:
-    """Loss of the default network.
+    """Loss of the default network, over the cells with data: what lies under land is not asked.
 
     Parameters
     ----------
@@ -43,7 +43,12 @@ def statistics_loss(model: nn.Module, inputs: Any, truth: Tensor) -> Tensor:
     """
     rows, columns = truth.shape[-2:]  # squares complete an odd grid
     terms = loss_terms(model(inputs)[..., :rows, :columns], truth)
-    return torch.stack([WEIGHTS[name] * term.mean() for name, term in terms.items()]).sum()
+    seen = (inputs.seen > 0).float()
+    for axis in (-2, -1):
+        seen = seen.repeat_interleave(inputs.side, axis)
+    share = seen[:, 0, :rows, :columns]
+    share = share / share.sum().clamp(min=1.0)
+    return torch.stack([WEIGHTS[name] * (share * t).sum() for name, t in terms.items()]).sum()
 
 
 def replicate_loss(model: nn.Module, inputs: Tensor, truth: Tensor) -> Tensor:

@@ -249,12 +249,12 @@ def loss_terms(output: Tensor, truth: Tensor) -> dict[str, Tensor]:
     true_kappa2, true_rho, theta = truth.unbind(1)
     along = cosine * torch.cos(2.0 * theta) + sine * torch.sin(2.0 * theta)
     errors = errors_of(output, truth)
-    spread = output[:, 4:]
+    spread, zero = output[:, 4:], torch.zeros_like(errors[:, 1:])
     likelihood = 0.5 * (errors.detach() * torch.exp(-spread)).square() + spread
     return {
-        # squared within three units; beyond, linear, so that no single case dominates a step
+        # squared within some units; beyond, linear, so that no single case dominates a step
         "kappa2": 2.0 * F.huber_loss(log_kappa2, true_kappa2, reduction="none", delta=3.0) / 1.8**2,
-        "tensor": errors[:, 1:].square().sum(1) / 0.5,
+        "tensor": 2.0 * F.huber_loss(errors[:, 1:], zero, reduction="none", delta=2.0).sum(1) / 0.5,
         # an early guess of a huge ratio must not outweigh everything else
         "rho": ((torch.exp(true_rho) - torch.exp(log_rho.clamp(max=2.7))) / 1.5).square(),
         "angle": 1.0 - along,
