@@ -15,6 +15,7 @@ from xr_spde.sar.priors import draw_test_case  # noqa: E402
 from xr_spde.sar.simulate import (  # noqa: E402
     ARRAYS,
     CaseGroup,
+    FreshCases,
     StoredCases,
     simulate_cases,
     solve_cases,
@@ -158,3 +159,21 @@ def test_other_boundaries_are_refused_on_a_device():
     pytest.importorskip("torch")
     with pytest.raises(ParameterError, match="boundary is 'torus'"):
         solve_cases(CaseGroup((8, 8), 1, boundary="torus"), [1], device="cpu")
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_fresh_cases_depend_on_their_numbers_alone(device, monkeypatch):
+    if device != "cpu":  # a card's solver, run on the processor
+        torch = pytest.importorskip("torch")
+        monkeypatch.setattr(torch.Tensor, "to", lambda self, *_: self)
+    fresh = FreshCases(group(1), 5, device=device)
+    assert fresh.shape[0] > 10**18
+    assert fresh.shape[1:] == (3, 9, 12)
+    first, second, third = fresh.fetch([7, 10**17, 8])
+    assert not np.array_equal(first["fields"], second["fields"])
+    assert not np.array_equal(first["rho"], third["rho"])
+    (again,) = FreshCases(group(1), 5).fetch([7])
+    for name, value in again.items():
+        np.testing.assert_allclose(first[name], value, rtol=2e-3, atol=2e-3)
+    (other,) = FreshCases(group(1), 6).fetch([7])
+    assert not np.array_equal(other["fields"], again["fields"])

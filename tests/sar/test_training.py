@@ -201,3 +201,16 @@ def test_a_network_on_replicates_needs_all_of_them(tmp_path, old, new):
 def test_a_name_that_does_not_exist_lists_those_that_do():
     with pytest.raises(ParameterError, match=r"'nett': no such file, and not of .*'net'.*'unet'"):
         TrainingConfig.read("nett")
+
+
+def test_fresh_cases_need_no_stored_ones_but_those_held(tmp_path):
+    text = NET.replace("seed = 5\n", "seed = 5\nfresh = true\ncalibration = 2\n", 1)
+    (tmp_path / "fresh.toml").write_text(text)
+    config = TrainingConfig.read(tmp_path / "fresh.toml")
+    assert [group.cases for group in config.stored_groups] == [h for h in config.held if h]
+    training.simulate(config, tmp_path / "data")
+    first, second = (
+        training.train(config, tmp_path / "data", tmp_path / run) for run in ("a", "b")
+    )
+    ours, theirs = (load_weights(path).state_dict() for path in (first, second))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -156,14 +156,36 @@ def vary(
     return np.ascontiguousarray(fields), truth
 
 
+class Source(Protocol):
+    """Cases that are made when asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of cases, replicates, rows and columns."""
+
+    def fetch(self, indices: Sequence[int]) -> list[dict[str, NDArray[Any]]]:
+        """Arrays of some cases, by name."""
+
+
+def _shape(group: Mapping[str, Any] | Source) -> tuple[int, ...]:
+    return tuple(group["fields"].shape if isinstance(group, Mapping) else group.shape)
+
+
+def _fetch(group: Mapping[str, Any] | Source, indices: list[int]) -> list[dict[str, Any]]:
+    if isinstance(group, Mapping):
+        names = ("fields", "kappa2", "rho", "theta")
+        return [{name: np.asarray(group[name][i]) for name in names} for i in indices]
+    return group.fetch(indices)
+
+
 class CaseBatches(Dataset[tuple[Any, Tensor]]):
     """Batch number i of a run.
 
     Parameters
     ----------
-    groups : sequence of mapping
+    groups : sequence of mapping or Source
         Arrays "fields" (cases, R, H, W), "kappa2", "rho", "theta" (cases, H, W) for each grid
-        size; anything that numpy can index and that pickles.
+        size, anything that numpy can index and that pickles; or what makes them.
     shares : sequence of float
         Probability of each group.
     cells : int
@@ -185,7 +207,7 @@ class CaseBatches(Dataset[tuple[Any, Tensor]]):
 
     def __init__(
         self,
-        groups: Sequence[Mapping[str, Any]],
+        groups: Sequence[Mapping[str, Any] | Source],
         shares: Sequence[float],
         *,
         cells: int,
@@ -197,24 +219,23 @@ class CaseBatches(Dataset[tuple[Any, Tensor]]):
         self.groups, self.cells, self.variation = list(groups), cells, variation
         self.shares = np.asarray(shares, dtype=float) / np.sum(shares)
         self.seed, self.moments, self.window = seed, moments, window
-        sizes = [tuple(group["fields"].shape[2:]) for group in self.groups]
+        sizes = [_shape(group)[2:] for group in self.groups]
         if window > min(map(min, sizes)):
             raise ParameterError(f"window is {window}, but grids have {sizes} rows and columns")
 
     def __getitem__(self, step: int) -> tuple[LagMoments | Tensor, Tensor]:
         rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence((self.seed, step))))
         group = self.groups[rng.choice(len(self.groups), p=self.shares)]
-        total, most, *shape = group["fields"].shape
+        total, most, *shape = _shape(group)
         batch = max(self.cells // (shape[0] * shape[1]), 1)
         # all cases of a batch or none: they must have one size
         transposed = self.variation.symmetries and rng.random() < 0.5
         inputs: list[Any] = []
         truths = []
-        for index in rng.integers(total, size=batch):
-            fields = np.asarray(group["fields"][int(index)])
-            maps = [np.asarray(group[name][int(index)]) for name in ("kappa2", "rho", "theta")]
+        for case in _fetch(group, [int(i) for i in rng.integers(total, size=batch)]):
+            maps = [case[name] for name in ("kappa2", "rho", "theta")]
             count = self._count(most, rng)
-            fields, truth = vary(fields, maps, self.variation, rng, count)
+            fields, truth = vary(case["fields"], maps, self.variation, rng, count)
             if transposed:
                 fields, truth = _transpose(fields, truth)
             for visible, target in self._cut(fields, truth, rng):

@@ -254,7 +254,7 @@ def prepare(seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def loader(batches: Dataset[Any], start: int, stop: int) -> DataLoader[Any]:
+def loader(batches: Dataset[Any], start: int, stop: int, *, workers: int = 1) -> DataLoader[Any]:
     """Batches of the steps from start to stop, made by one more process.
 
     Parameters
@@ -263,13 +263,19 @@ def loader(batches: Dataset[Any], start: int, stop: int) -> DataLoader[Any]:
         Indexed by step.
     start, stop : int
         First step and the one after the last.
+    workers : int, optional
+        Processes; 0 makes the batches in this one.
 
     Returns
     -------
     DataLoader
     """
     return DataLoader(
-        batches, batch_size=None, sampler=range(start, stop), num_workers=1, prefetch_factor=4
+        batches,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
     )
 
 

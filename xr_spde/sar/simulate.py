@@ -310,3 +310,46 @@ class StoredCases:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_array": None}
+
+
+class FreshCases:
+    """Cases drawn when asked for, numbered without end, so that a run sees none of them twice.
+
+    Parameters
+    ----------
+    group : CaseGroup
+        Sizes and prior; its number of cases does not matter.
+    seed : int
+        Case i depends on (seed, shape, i) alone.
+    device : str, optional
+        "cuda" solves all cases of a batch at once on a graphics card.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Number of cases, replicates, rows and columns.
+    """
+
+    def __init__(self, group: CaseGroup, seed: int, *, device: str = "cpu") -> None:
+        self.shape = (2**62, group.replicates, *group.shape)
+        self._group, self._seed, self._device = group, seed, device
+
+    def fetch(self, indices: Sequence[int]) -> list[dict[str, NDArray[Any]]]:
+        """Draw some cases.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Numbers of the cases.
+
+        Returns
+        -------
+        list of dict
+            `ARRAYS` of each case.
+        """
+        shape = self._group.shape
+        keys = [np.random.SeedSequence(self._seed, spawn_key=(*shape, i)) for i in indices]
+        seeds = [int(key.generate_state(1, np.uint64)[0]) for key in keys]
+        if self._device == "cpu":
+            return [_case(self._group, seed) for seed in seeds]
+        return solve_cases(self._group, seeds, device=self._device)

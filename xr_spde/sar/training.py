@@ -11,10 +11,7 @@ import json
 import logging
 import os
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,149 +20,13 @@ import numpy as np
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.lazyimport import require
 from xr_spde._core.progress import track
-from xr_spde.sar.simulate import ARRAYS, CaseGroup, StoredCases, simulate_cases
+from xr_spde.sar.simulate import ARRAYS, CaseGroup, FreshCases, StoredCases, simulate_cases
+from xr_spde.sar.training_config import TrainingConfig
 
 _LOG = logging.getLogger(__name__)
 
 #: Replicates with which each held case is scored, and with which standard errors are calibrated.
 _SCORED, _CALIBRATED = (1, 5, 30), (1, 2, 4, 8, 16, 30)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """A training run, as read from a TOML file.
-
-    Attributes
-    ----------
-    architecture : str
-        Key of `xr_spde.nets.registry.ARCHITECTURES`.
-    options : dict
-        Arguments of the network.
-    groups : tuple of CaseGroup
-        What to simulate.
-    shares : tuple of float
-        Probability of each group in a batch.
-    held : tuple of int
-        First cases of each group, kept for validation.
-    data_seed, seed : int
-        Of the simulations; of the initial weights and batches.
-    cells : int
-        Grid cells of a batch.
-    window : int
-        Side of the windows cut for a window network; 0 for whole fields.
-    variation, schedule : dict
-        Arguments of `xr_spde.nets.cases.Variation` and `xr_spde.nets.training.Schedule`.
-    threads : int
-        Threads of the optimiser.
-    calibration : int
-        Cases per size on which the standard errors are calibrated in the end.
-    text : str
-        The file itself, for the card.
-    """
-
-    architecture: str
-    options: dict[str, Any]
-    groups: tuple[CaseGroup, ...]
-    shares: tuple[float, ...]
-    held: tuple[int, ...]
-    data_seed: int
-    seed: int
-    cells: int
-    window: int = 0
-    variation: dict[str, Any] = field(default_factory=dict)
-    schedule: dict[str, Any] = field(default_factory=dict)
-    threads: int = 1
-    calibration: int = 40
-    text: str = ""
-
-    def __post_init__(self) -> None:
-        for group, held in zip(self.groups, self.held, strict=True):
-            if not 0 <= held < group.cases:
-                raise ParameterError(
-                    f"group {group.name} holds {held} of its {group.cases} cases for validation; "
-                    "expected at least 0, and some to train on"
-                )
-            if held and group.replicates < 2:
-                raise ParameterError(
-                    f"group {group.name} holds cases for validation, which are standardised, but "
-                    "has one replicate; give more"
-                )
-        if not any(self.held):
-            raise ParameterError("no group holds cases for validation; give one held = 10, say")
-        if min(self.shares) < 0.0 or sum(self.shares) <= 0.0:
-            raise ParameterError(f"shares are {self.shares}; expected none negative, one positive")
-
-    @property
-    def calibration_groups(self) -> tuple[CaseGroup, ...]:
-        """Further cases of the groups that hold some for validation, to calibrate a network."""
-        if self.architecture != "net":
-            return ()
-        pairs = zip(self.groups, self.held, strict=True)
-        return tuple(replace(group, cases=self.calibration) for group, held in pairs if held)
-
-    @classmethod
-    def read(cls, source: str | os.PathLike[str]) -> TrainingConfig:
-        """Read a TOML file, or one of those that come with the package by name.
-
-        Parameters
-        ----------
-        source : path-like
-            A file, or "net", "unet", "vit", "stun" or "cnn".
-
-        Returns
-        -------
-        TrainingConfig
-
-        Raises
-        ------
-        ParameterError
-            If there is no such file, it is not TOML, or a setting is absent, unknown or unusable.
-        """
-        configs = resources.files("xr_spde.sar") / "configs"
-        packaged, place = configs / f"{source}.toml", Path(source)
-        if not place.is_file() and not packaged.is_file():
-            known = sorted(p.name.removesuffix(".toml") for p in configs.iterdir())
-            raise ParameterError(f"config is {str(source)!r}: no such file, and not of {known}")
-        text = place.read_text() if place.is_file() else packaged.read_text()
-        try:
-            return cls._from_tables(tomllib.loads(text), text)
-        except KeyError as error:
-            raise ParameterError(f"config {str(source)!r} lacks the setting {error}") from error
-        except (TypeError, ValueError) as error:
-            raise ParameterError(f"config {str(source)!r}: {error}") from error
-
-    @classmethod
-    def _from_tables(cls, raw: dict[str, Any], text: str) -> TrainingConfig:
-        _refuse_others(raw, "tables", {"network", "data", "variation", "schedule", "run"})
-        network, data, run = dict(raw["network"]), raw["data"], raw["run"]
-        _refuse_others(
-            data, "settings of [data]", {"seed", "cells", "window", "groups", "calibration"}
-        )
-        _refuse_others(run, "settings of [run]", {"seed", "threads"})
-        groups = [dict(g) for g in data["groups"]]
-        shares = tuple(float(g.pop("share")) for g in groups)
-        held = tuple(int(g.pop("held", 0)) for g in groups)
-        return cls(
-            architecture=network.pop("architecture"),
-            options=network,
-            groups=tuple(CaseGroup(**{**g, "shape": tuple(g["shape"])}) for g in groups),
-            shares=shares,
-            held=held,
-            data_seed=data["seed"],
-            seed=run["seed"],
-            cells=data["cells"],
-            window=data.get("window", 0),
-            variation=raw.get("variation", {}),
-            schedule=raw.get("schedule", {}),
-            threads=run.get("threads", 1),
-            calibration=data.get("calibration", 40),
-            text=text,
-        )
-
-
-def _refuse_others(table: dict[str, Any], what: str, known: set[str]) -> None:
-    if strange := sorted(set(table) - known):
-        raise ParameterError(f"{what} {strange} are unknown; known are {sorted(known)}")
 
 
 def _network(config: TrainingConfig) -> tuple[Any, Any, Any]:
@@ -212,7 +73,7 @@ def simulate(
     device : str, optional
         "cuda" solves on a graphics card.
     """
-    sets = [(Path(folder), config.data_seed, config.groups)]
+    sets = [(Path(folder), config.data_seed, config.stored_groups)]
     sets.append((_unseen(folder), config.data_seed + 1, config.calibration_groups))
     for place, seed, groups in sets:
         for group in groups:
@@ -228,6 +89,14 @@ def _unseen(folder: str | os.PathLike[str]) -> Path:
 
 def _stored(folder: Path, group: CaseGroup, start: int, stop: int) -> dict[str, StoredCases]:
     return {name: StoredCases(folder, group, name, start, stop) for name in ARRAYS}
+
+
+def _sources(config: TrainingConfig, folder: Path, device: str) -> list[Any]:
+    """Give what batches are made of: stored cases that are not held, or new ones."""
+    if config.fresh:
+        return [FreshCases(group, config.data_seed, device=device) for group in config.groups]
+    pairs = zip(config.groups, config.held, strict=True)
+    return [_stored(folder, group, held, group.cases) for group, held in pairs]
 
 
 def _held_cases(config: TrainingConfig, folder: Path) -> list[tuple[str, int, Any, Any]]:
@@ -299,10 +168,7 @@ def train(
     folder, target = Path(data), Path(out)
     training.prepare(config.seed, config.threads)
     variation, schedule, model = _network(config)
-    groups = [
-        _stored(folder, group, held, group.cases)
-        for group, held in zip(config.groups, config.held, strict=True)
-    ]
+    groups = _sources(config, folder, device)
     moments = config.architecture == "net"
     shared: dict[str, Any] = {
         "cells": config.cells,
@@ -318,7 +184,10 @@ def train(
         run.fit_inputs([whole[k][0] for k in range(12)])
     began = time.perf_counter()
     for row in run.train(
-        training.loader(batches, run.step, run.schedule.steps),
+        # a forked process cannot draw on the card
+        training.loader(
+            batches, run.step, run.schedule.steps, workers=int(device == "cpu" or not config.fresh)
+        ),
         training.loss_of(config.architecture),
         _validation(_held_cases(config, folder)),
     ):
