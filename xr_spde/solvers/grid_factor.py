@@ -1,0 +1,324 @@
+"""Direct solver for the matrix of a stencil on a grid: batched nested dissection.
+
+One class for general and for symmetric positive definite matrices, in float64 or float32, with
+numpy on the processor or cupy on a graphics card.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from xr_spde._core.errors import ParameterError, SolverError
+from xr_spde._core.memory import check_memory
+from xr_spde.solvers.grid_cut import grid
+from xr_spde.solvers.grid_fronts import Elimination, places
+from xr_spde.solvers.grid_memory import WORKSPACE, block_width, predict
+from xr_spde.solvers.grid_sweeps import Sweeps
+from xr_spde.solvers.grid_tree import grow
+from xr_spde.solvers.threads import single_blas_thread
+
+Float = NDArray[np.float64]
+
+_TILE = 1024
+
+
+class GridFactor:
+    """Factorised matrix of a stencil on a rectangle, cylinder or torus.
+
+    Row exchanges happen among the pivots of one box of the tree only, up to some hundred nodes;
+    the first solution is checked against the matrix, so that a loss of accuracy is an error.
+
+    Parameters
+    ----------
+    matrix : sparse matrix (ny * nx, ny * nx)
+        Finite real values; node ``(j, i)`` is row ``j * nx + i``.
+    shape : tuple of int
+        ``(ny, nx)``.
+    boundary : {"cylinder", "plane", "torus", "paper"}
+        Which axes are periodic.
+    reach : int, default 1
+        Largest distance of coupled nodes, in rows or columns: 1 for B, 2 for B'B.
+    symmetric : bool, default False
+        Whether the matrix is symmetric positive definite: less work and two thirds of the memory.
+        Symmetry is taken on trust: only what a factorisation by halves uses is read.
+    dtype : {float64, float32}
+        Of the factor and of solutions; see :meth:`solve_refined` for both in one.
+    leaf : int, optional
+        Largest box that is not cut; the default is the fastest measured.
+    xp : module, default numpy
+        numpy, or cupy: matrices come from the host, right-hand sides and solutions are its arrays.
+    gram_diagonal : callable, optional
+        Returns the diagonal of ``(B'B)^-1``, for :meth:`gram_inverse_diagonal`.
+
+    Raises
+    ------
+    ParameterError
+        If matrix and shape do not fit, a value is not finite, or nodes further apart are coupled.
+    UnknownNameError
+        For an unknown boundary.
+    MemoryGuardError
+        If it is predicted not to fit in memory; nothing has been allocated then.
+    SolverError
+        If the matrix is singular in working precision, or not positive definite.
+    """
+
+    def __init__(
+        self,
+        matrix: sp.csc_array,
+        *,
+        shape: tuple[int, int],
+        boundary: str,
+        reach: int = 1,
+        symmetric: bool = False,
+        dtype: Any = np.float64,
+        leaf: int | None = None,
+        xp: types.ModuleType = np,
+        gram_diagonal: Callable[[], Float] | None = None,
+    ) -> None:
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float64, np.float32):
+            raise ParameterError(f"dtype is {self.dtype}; expected float64 or float32")
+        made = grid(shape, boundary=boundary, reach=reach, leaf=leaf)
+        matrix = _checked(matrix, shape)
+        self.memory = predict(made, symmetric=symmetric, dtype=self.dtype, host=xp is np)
+        if xp is np:
+            check_memory(
+                self.memory.peak,
+                what=f"the factor of a grid of {shape[0]} x {shape[1]} nodes (buffer included)",
+                remedy="Use a coarser or smaller grid, a smaller buffer, or float32.",
+            )
+        self._tree, self._xp = grow(made), xp
+        self._where = places(matrix, made)
+        self._pattern = matrix.indptr, matrix.indices
+        self._gram_diagonal = gram_diagonal
+        self._block = block_width(self.dtype, host=xp is np)
+        workspace = WORKSPACE[xp is np]
+        elimination = Elimination(self._tree, xp, self.dtype, symmetric, workspace)
+        with single_blas_thread():
+            blocks = elimination.run(self._where, matrix.data)
+        self._sign, self._logdet = elimination.sign, elimination.logdet
+        index = [[xp.asarray(batch.index) for batch in level] for level in self._tree.levels]
+        self._sweeps = Sweeps(self._tree, blocks, index, xp, self.dtype, workspace // 4)
+        self._order, self._place = xp.asarray(self._tree.order), xp.asarray(self._tree.place)
+        self._check(matrix)
+
+    def _check(self, matrix: sp.csc_array) -> None:
+        """Solve once and refuse a factorisation that lost the matrix."""
+        ones = np.ones(self.n)
+        x = self._host(self.solve(self._xp.asarray(ones))).astype(np.float64)
+        eps = float(np.finfo(self.dtype).eps)
+        magnitude = abs(matrix)
+        error = float((np.abs(matrix @ x - 1.0) / (magnitude @ np.abs(x) + 1.0)).max())
+        # ones excite the smoothest mode, that of the smallest eigenvalue of a SAR matrix
+        growth = float(np.abs(x).max() * magnitude.sum(axis=1).max())
+        # written so that NaN fails as well
+        if not (error < 1e4 * eps and growth < 0.1 / eps):
+            raise SolverError(
+                f"the factorisation in {self.dtype} leaves a relative residual of {error:.1e} and "
+                f"a growth of {growth:.1e}; expected below {1e4 * eps:.1e} and {0.1 / eps:.1e}. "
+                "The matrix is singular in that precision, or nearly so; expected a larger kappa2, "
+                "or float64"
+            )
+
+    def _host(self, array: Any) -> Any:
+        """Return an array as one of numpy."""
+        return array if self._xp is np else array.get()
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self._tree.n
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the blocks in bytes."""
+        return sum(blocks.nbytes for level in self._sweeps.blocks for blocks in level)
+
+    def solve(self, b: Any) -> Any:
+        """Solution of ``A x = b``.
+
+        Columns are solved for in blocks of one width, the last one filled up with zeros, so that
+        the bits of a column depend neither on its place nor on its neighbours. A single
+        right-hand side (n,) takes products with vectors: faster, and other last bits.
+
+        Parameters
+        ----------
+        b : array (n,) or (n, K)
+            Right-hand sides, an array of `xp`. Contiguous rows are fastest.
+
+        Returns
+        -------
+        array, shape of b
+            In the dtype of the factor, contiguous like b.
+
+        Raises
+        ------
+        ParameterError
+            For another shape.
+        """
+        return self._solve(b, transposed=False)
+
+    def solve_transposed(self, b: Any) -> Any:
+        """Solution of ``A' x = b``; as :meth:`solve`."""
+        return self._solve(b, transposed=True)
+
+    def _solve(self, b: Any, *, transposed: bool) -> Any:
+        xp = self._xp
+        rhs = xp.asarray(b)
+        if rhs.ndim not in (1, 2) or rhs.shape[0] != self.n:
+            raise ParameterError(f"right-hand side has shape {rhs.shape}; expected ({self.n}, K)")
+        with single_blas_thread():
+            if rhs.ndim == 1:
+                x = xp.ascontiguousarray(rhs[self._order].astype(self.dtype)[:, None])
+                self._sweeps.solve(x, transposed=transposed)
+                return x[self._place, 0]
+            by_column = not rhs.flags.c_contiguous
+            out = xp.empty(rhs.shape, dtype=self.dtype, order="F" if by_column else "C")
+            x = xp.empty((self.n, self._block), dtype=self.dtype)
+            for start in range(0, rhs.shape[1], self._block):
+                part = slice(start, min(start + self._block, rhs.shape[1]))
+                used = x[:, : part.stop - start]
+                x[:, part.stop - start :] = 0
+                self._move(rhs[:, part], self._order, used, by_column)
+                self._sweeps.solve(x, transposed=transposed)
+                self._move(used, self._place, out[:, part], by_column)
+        return out
+
+    def _move(self, source: Any, index: Any, target: Any, by_column: bool) -> None:
+        """Copy rows in another order; `by_column` if either array is stored by columns."""
+        # in tiles that stay in the cache; on a card, that only takes launches
+        step = _TILE if self._xp is np else self.n
+        for start in range(0, self.n, step):
+            part = slice(start, start + step)
+            target[part] = source.T[:, index[part]].T if by_column else source[index[part]]
+
+    def solve_refined(
+        self, matrix: sp.csc_array, b: ArrayLike, *, steps: int = 1, transposed: bool = False
+    ) -> Float:
+        """Solution in float64 from a float32 factor, by iterative refinement.
+
+        Each step solves for the residual, which is computed in float64, and gains about as many
+        digits as the factor has: ``x += A^-1 (b - A x)``.
+
+        Parameters
+        ----------
+        matrix : sparse matrix (n, n)
+            The matrix that was factorised, in float64.
+        b : array_like (n,) or (n, K)
+            Right-hand sides on the host.
+        steps : int, default 1
+            Number of corrections; fewer once they gain nothing.
+        transposed : bool, default False
+            Whether to solve with the transposed matrix.
+
+        Returns
+        -------
+        ndarray, shape of b
+            In float64.
+
+        Raises
+        ------
+        ParameterError
+            For another shape.
+        SolverError
+            If the first solution does not leave a tenth of the right-hand side at most.
+        """
+        rhs = np.asarray(b, dtype=np.float64)
+        operator = matrix.T if transposed else matrix
+        first = self._host(self._solve(self._xp.asarray(rhs), transposed=transposed))
+        x: Float = first.astype(np.float64)
+        size = float(np.abs(rhs).max(initial=0.0))
+        for step in range(steps):
+            residual = rhs - operator @ x
+            left = float(np.abs(residual).max(initial=0.0))
+            if step > 0 and not left <= 0.1 * size:
+                break  # as small as rounding lets it be
+            if not left <= 0.1 * size:
+                raise SolverError(
+                    f"refinement in {self.dtype} does not converge: the residual is {left:.1e} "
+                    f"after {size:.1e}; expected a tenth at most. Factorise in float64"
+                )
+            size = left
+            x += self._host(self._solve(self._xp.asarray(residual), transposed=transposed))
+        return x
+
+    def slogdet(self) -> tuple[float, float]:
+        """Sign of the determinant and natural logarithm of its absolute value."""
+        return self._sign, self._logdet
+
+    def logdet(self) -> float:
+        """Natural logarithm of ``|det A|``."""
+        return self._logdet
+
+    def inverse_diagonal(self) -> Float:
+        """Diagonal of ``A^-1`` by selected inversion.
+
+        Returns
+        -------
+        ndarray (n,)
+            In float64 with the accuracy of the factor.
+        """
+        with single_blas_thread():
+            diagonal, _ = self._sweeps.inverse(None, transposed=False)
+        placed: Float = self._host(diagonal)[self._tree.place].astype(np.float64)
+        return placed
+
+    def inverse_on_pattern(self, *, transposed: bool = False) -> sp.csc_array:
+        """Entries of ``A^-1`` where the matrix has stored entries, by selected inversion.
+
+        The gradient of ``log|det A|`` by the entry ``A_ij`` is ``(A^-1)_ji``: the transposed one.
+
+        Parameters
+        ----------
+        transposed : bool, default False
+            Return entries of the transposed inverse instead.
+
+        Returns
+        -------
+        scipy.sparse.csc_array (n, n)
+            With the pattern of the matrix, entry by entry; in float64 with the accuracy of the
+            factor.
+        """
+        with single_blas_thread():
+            _, found = self._sweeps.inverse(self._where, transposed=transposed)
+        values = np.empty(self._where.source.size)
+        values[self._where.source] = self._host(found)
+        pointers, indices = self._pattern
+        return sp.csc_array((values, indices.copy(), pointers.copy()), shape=(self.n, self.n))
+
+    def gram_inverse_diagonal(self) -> Float:
+        """Diagonal of ``(A'A)^-1`` (n,), from the function given for it.
+
+        Raises
+        ------
+        ParameterError
+            If none was given.
+        """
+        if self._gram_diagonal is None:
+            raise ParameterError(
+                "gram_diagonal was not given; expected a function that returns the diagonal of "
+                "(A'A)^-1, as xr_spde.solvers.dissection.gram_inverse does for A = B"
+            )
+        return np.asarray(self._gram_diagonal())
+
+
+def _checked(matrix: sp.csc_array, shape: tuple[int, int]) -> sp.csc_array:
+    """Matrix in compressed columns with no entry twice, of finite values."""
+    n = shape[0] * shape[1]
+    if matrix.shape != (n, n):
+        raise ParameterError(f"matrix has shape {matrix.shape}; expected {(n, n)} for {shape}")
+    if np.iscomplexobj(matrix):
+        raise ParameterError(f"matrix is {matrix.dtype}; expected real numbers")
+    ordered = sp.csc_array(matrix, dtype=np.float64)
+    if not ordered.has_canonical_format:
+        ordered = ordered.copy()
+        ordered.sum_duplicates()
+    if not np.isfinite(ordered.data).all():
+        raise ParameterError("matrix holds NaN or infinite values; expected finite numbers")
+    return ordered
