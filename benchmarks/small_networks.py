@@ -90,14 +90,6 @@ class Job:
     cases: int
     fields: int
 
-    def options(self) -> tuple[str, dict[str, Any]]:
-        """Architecture and its options."""
-        architecture, options = NETWORKS[self.name]
-        return architecture, options if architecture == "net" else {
-            "replicates": self.count,
-            **options,
-        }
-
 
 def train(job: Job) -> dict[str, Any]:
     """Choose the rate, train with the budget, score with each number of replicates served."""
@@ -106,8 +98,10 @@ def train(job: Job) -> dict[str, Any]:
     from xr_spde.nets.cases import CaseBatches, Variation
     from xr_spde.nets.objectives import score_held
 
-    architecture, options = job.options()
+    architecture, options = NETWORKS[job.name]
     moments, area = architecture == "net", SHAPE[0] * SHAPE[1]
+    if not moments:
+        options = {"replicates": job.count, **options}
     # each case gives as many windows as cover its area
     batch = -(-WINDOWS // (area // WINDOW**2)) if architecture == "cnn" else BATCH
     folder = f"{job.data}/trained"
@@ -167,9 +161,8 @@ def finished(pool: ProcessPoolExecutor, jobs: list[Job]) -> list[dict[str, Any]]
     for result in pool.map(train, jobs):
         job = result["job"]
         minutes = (time.perf_counter() - began) / 60
-        print(
-            f"{minutes:.1f} min: {job.name}, {job.optimizer}, M = {job.count or 'any'}", flush=True
-        )
+        label = f"{job.name}, {job.optimizer}, M = {job.count or 'any'}"
+        print(f"{minutes:.1f} min: {label}", flush=True)
         results.append(result)
     return results
 
@@ -235,7 +228,8 @@ def options_of_run() -> argparse.Namespace:
     parser.add_argument(
         "--counts", type=int, nargs="+", choices=published.COUNTS, default=[30, 5, 1]
     )
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    usual = [name for name in NETWORKS if name != "ViT, learned"]
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=usual)
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=OPTIMIZERS)
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-4, 2e-3])
     parser.add_argument("--cases", type=int, default=3000, help="fields to train on")
@@ -246,7 +240,7 @@ def options_of_run() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.minutes, options.cases, options.fields, options.whittle = 0.02, 24, 2, 1
-        options.counts, options.rates, options.optimizers = [30, 5], [1e-3], ["muon"]
+        options.counts, options.optimizers = [30, 5], ["muon"]
     return options
 
 
@@ -271,15 +265,16 @@ def main() -> None:
         jobs = [Job(n, o, FULL, **settings) for n in options.networks for o in options.optimizers]
         results = finished(pool, jobs)
         fewer = [count for count in options.counts if count != FULL]
-        by_count = []
+        by_count, more = [], []
         for name, wanted in (("U-Net", fewer), ("default network", [0])):
             tried = [r for r in results if r["job"].name == name]
             if not fewer or not tried:
                 continue
             best = min(tried, key=lambda r: r["best"])
             chosen = {**settings, "rates": (best["rate"],)}
-            more = [Job(name, best["job"].optimizer, count, **chosen) for count in wanted]
-            by_count += [best] * (name == "U-Net") + finished(pool, more)
+            more += [Job(name, best["job"].optimizer, count, **chosen) for count in wanted]
+            by_count += [best] * (name == "U-Net")
+        by_count += finished(pool, more)
         table = main_table(results, untrained(pool, data, options.fields, few))
     written = [
         _machine.machine("torch"),

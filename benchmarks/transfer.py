@@ -1,6 +1,6 @@
 """What the default network loses on sizes of grids that it never saw in training.
 
-    python benchmarks/transfer.py [--one 64 64] [--steps 800] [--data DIR] [--quick]
+    python benchmarks/transfer.py [--one 64 64] [--steps 600] [--data DIR] [--quick]
 
 Two default networks with the same number of steps, cells in a batch, and cells in the training
 set: one sees grids of one size only, the other those of all the sizes in training (equal shares).
@@ -80,8 +80,8 @@ def losses(one: list[dict[str, Any]], every: list[dict[str, Any]]) -> str:
 def options_of_run() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--one", type=int, nargs=2, default=[64, 64], help="rows and columns")
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--cases", type=int, default=2000, help="fields of the one size")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--cases", type=int, default=1500, help="fields of the one size")
     parser.add_argument("--fields", type=int, default=40, help="held-out fields of each size")
     parser.add_argument("--data", default="benchmarks/.transfer", help="where fields are kept")
     parser.add_argument("--quick", action="store_true", help="a few steps each, printed only")
@@ -115,9 +115,10 @@ def main() -> None:
     for shape in scored:
         mine = [found[label][shape] for label in wanted]
         pools = [published.pooled(each) for each in mine]
-        role = "both" if shape == one else "second" if shape in sizes else "neither"
+        seen = "second" if shape in sizes or shape[::-1] in sizes else "neither"
         triples = [published.triple(s["rmse"]) for s in pools]
         angles = [round(s["angle"], 4) for s in pools]
+        role = "both" if shape == one else seen
         rows.append([name_of(shape), role, *triples, losses(*mine), *angles])
     labels = (f"RMSE, {name_of(one)} only", "RMSE, all sizes", "loss %")
     header = ("size", "trained on by", *labels, "angle, one", "angle, all")
