@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from xr_spde._core.options import carry_options
-from xr_spde.fields.stencil import check_boundary
 from xr_spde.labels.arrays import array_of, as_float
 from xr_spde.labels.axes import find_replicates, find_spatial
 from xr_spde.labels.grid import Grid
@@ -23,6 +22,7 @@ from xr_spde.sar.settings import (
     METHODS,
     Settings,
     check_dilation,
+    check_domain,
     check_method,
     check_modes,
     check_penalty,
@@ -71,8 +71,11 @@ def estimate(
         the noise of a sample deviation would be read as structure.
     dim : str, optional
         Dimension of the replicates; found by itself where it is clear.
-    method : {"auto", "whittle", "net", "unet", "vit", "stun", "cnn"}, default "auto"
-        Estimator. "whittle" is the likelihood. "net" is the default network on lag statistics,
+    method : {"auto", "whittle", "mle", "net", "unet", "vit", "stun", "cnn"}, default "auto"
+        Estimator. "whittle" is the local likelihood. "mle" climbs from there to the maximum of the
+        exact one (`xr_spde.sar.mle`): gaps and what lies beyond the edge are integrated out;
+        no patterns, no spacing, all replicates in memory at once, and one more factorisation for
+        every set of cells that lack data together. "net" is the default network on lag statistics,
         whose weights come with the package (needs torch): any grid, any number of replicates, gaps,
         in a second or so. "unet", "vit", "stun" and "cnn" are LatticeVision's networks on
         standardised replicates; they need ``weights`` trained for that number of replicates.
@@ -93,7 +96,7 @@ def estimate(
     penalty : float, optional
         Fixed weight of the maps' roughness (squared Laplacian on the nodes); by default chosen from
         the data. Needed for a single replicate, which is taken as an anomaly: its mean is 0 and
-        its std the root mean square over the grid. For "whittle" only: a network needs none.
+        its std the root mean square over the grid. For the likelihoods: a network needs none.
     weights : path-like, optional
         safetensors file of a network, as `xr_spde.sar.training` writes it.
     refine : int, default 0
@@ -159,7 +162,7 @@ def estimate(
     check_refine(steps, count, replicates)
     settings = Settings(
         grid=grid,
-        boundary=check_boundary(grid.boundary if boundary is None else boundary),
+        boundary=check_domain(grid.boundary if boundary is None else boundary, chosen),
         buffer=check_buffer(buffer),
         modes=check_modes(patterns, count),
         fixed_modes=patterns != "auto",
@@ -189,7 +192,7 @@ def estimate(
         "buffer": buffer,
         "penalty": penalty,
     }
-    if chosen != "whittle":
+    if chosen not in ("whittle", "mle"):
         recorded |= {"weights": file or "xr_spde", "refine": steps}
     return parameters_dataset(
         results, method=chosen, boundary=settings.boundary, source=fields, settings=recorded

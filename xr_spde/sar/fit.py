@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.warn import warn
 from xr_spde.fields.sar import from_log_tensor
+from xr_spde.sar.mle import ExactProblem
 from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, ReplicateProblem
 from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
 from xr_spde.sar.refine import refined
@@ -41,7 +42,7 @@ class Walk:
     blocks : BlockSums or None
         Block means, where patterns or a spacing are to be chosen.
     members : list of ndarray (ny, nx)
-        Replicates, for networks that take them as they are.
+        Replicates, for estimators that take them as they are.
     halves : tuple of list of LagSums
         Sums over every other replicate, and over the rest, where one half is to judge what the
         other says.
@@ -104,8 +105,9 @@ def advance(walk: Walk, member: Array, *, settings: Settings) -> Walk:
         sums.add(replicate)
     if walk.blocks is not None:
         walk.blocks.add(replicate)
-    if settings.on_replicates:
-        walk.members.append(np.array(replicate, dtype=np.float32))
+    if settings.keeps_members:
+        exact = settings.method == "mle"
+        walk.members.append(np.array(replicate, dtype=np.float64 if exact else np.float32))
     return walk
 
 
@@ -178,8 +180,12 @@ def _problems(
     walk: Walk, usable: NDArray[np.bool_], patterns: Array, settings: Settings
 ) -> Sequence[Problem]:
     """Set up the estimator that was asked for at each spacing."""
-    if settings.method == "whittle":
-        return local_problems(_scales(walk.lags, usable, patterns, settings), _model(settings))
+    if settings.method in ("whittle", "mle"):
+        local = local_problems(_scales(walk.lags, usable, patterns, settings), _model(settings))
+        if settings.method == "whittle":
+            return local
+        members = np.where(usable, np.stack(walk.members), np.nan)
+        return [ExactProblem(local[0], members, anomalies=settings.single)]
     network = NetworkModel(settings.method, settings.weights, settings.periodic)
     if settings.on_replicates:
         return [ReplicateProblem(np.stack(walk.members), usable, network)]

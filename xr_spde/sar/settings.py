@@ -10,11 +10,14 @@ import numpy as np
 
 from xr_spde._core.errors import GridError, ParameterError, unknown
 from xr_spde._core.memory import check_memory
+from xr_spde.fields.stencil import check_boundary
 from xr_spde.labels.grid import Grid
 from xr_spde.sar.patterns import CANDIDATES
 
-METHODS = ("auto", "whittle", "net", "unet", "vit", "stun", "cnn")
-"""Estimators by name: a likelihood, the network on lag statistics, networks on replicates."""
+METHODS = ("auto", "whittle", "mle", "net", "unet", "vit", "stun", "cnn")
+"""Estimators by name: likelihoods, the network on lag statistics, networks on replicates."""
+
+_LIKELIHOODS = ("whittle", "mle")
 
 _ON_REPLICATES = ("unet", "vit", "stun", "cnn")
 
@@ -72,6 +75,11 @@ class Settings:
     refine: int = 0
 
     @property
+    def keeps_members(self) -> bool:
+        """Whether the replicates themselves are needed, not only sums over them."""
+        return self.on_replicates or self.method == "mle"
+
+    @property
     def on_replicates(self) -> bool:
         """Whether the estimator is a network that takes the replicates as they are."""
         return self.method in _ON_REPLICATES
@@ -87,7 +95,7 @@ def check_method(method: str, weights: Any, refine: Any) -> tuple[str, str | Non
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     chosen = "whittle" if method == "auto" else method
-    if chosen == "whittle" and (weights is not None or refine != 0):
+    if chosen in _LIKELIHOODS and (weights is not None or refine != 0):
         raise ParameterError(
             f"weights={weights!r} and refine={refine!r} belong to networks; method={method!r} has "
             'none: give method="net"'
@@ -137,7 +145,14 @@ def _whole(value: Any) -> bool:
 
 
 def check_raw(method: str, modes: Any, dilation: Any, uncertainty: bool) -> tuple[Any, Any]:
-    """Return number of patterns and spacing, which networks on replicates do not know."""
+    """Return number of patterns and spacing, which estimators on replicates do not know."""
+    if method == "mle" and modes in ("auto", 0) and dilation in ("auto", 1):
+        return 0, 1
+    if method == "mle":
+        raise ParameterError(
+            f"modes={modes!r} and dilation={dilation!r} were given; method='mle' is the likelihood "
+            'of the model itself, without patterns: leave them out, or use method="whittle"'
+        )
     if method not in _ON_REPLICATES:
         return modes, dilation
     if modes not in ("auto", 0) or dilation not in ("auto", 1) or uncertainty:
@@ -147,6 +162,15 @@ def check_raw(method: str, modes: Any, dilation: Any, uncertainty: bool) -> tupl
             'or use method="net"'
         )
     return 0, 1
+
+
+def check_domain(boundary: str, method: str) -> str:
+    """Return a boundary that the estimator knows."""
+    if method == "mle" and check_boundary(boundary) == "paper":
+        raise ParameterError(
+            'boundary=\'paper\' was given; method=\'mle\' knows "cylinder", "plane" and "torus"'
+        )
+    return check_boundary(boundary)
 
 
 def check_modes(modes: Any, count: int) -> int:
@@ -189,12 +213,12 @@ def check_uncertainty(uncertainty: Any) -> bool:
 
 def check_penalty(penalty: Any, count: int, dim: str, *, method: str) -> float | None:
     """Return the penalty; the likelihood needs replicates or one."""
-    if method != "whittle" and penalty is not None:
+    if method not in _LIKELIHOODS and penalty is not None:
         raise ParameterError(
             f"penalty={penalty!r} was given, which method={method!r} has no use for; leave it out"
         )
     if penalty is None:
-        if count < 2 and method == "whittle":
+        if count < 2 and method in _LIKELIHOODS:
             raise ParameterError(
                 f"{count} replicate{'' if count == 1 else 's'} along {dim!r}; at least 2 are "
                 "needed to tell spread from mean; pass more members or times, name another "

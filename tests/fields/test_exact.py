@@ -1,0 +1,127 @@
+"""Exact likelihood and slope against dense linear algebra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xr_spde.errors import ParameterError
+from xr_spde.fields.exact import ExactLikelihood
+from xr_spde.fields.sar import operator, tensor
+
+BOUNDARIES = ("plane", "cylinder", "torus")
+
+
+def draw(shape, seed):
+    rng = np.random.default_rng(seed)
+    kappa2, rho = np.exp(rng.normal(-1.0, 0.7, shape)), np.exp(rng.uniform(0.0, 1.2, shape))
+    theta, log_d = rng.uniform(-1.5, 1.5, shape), rng.normal(0.0, 0.4, shape)
+    return kappa2, rho, theta, log_d
+
+
+def dense(fields, maps, boundary, rim, noise, lost=0):
+    """Log density of what is observed under the covariance itself."""
+    ny, nx = maps[0].shape
+    rows = 0 if boundary == "torus" else rim
+    columns = rim if boundary == "plane" else 0
+    wide = [np.pad(m, ((rows, rows), (columns, columns)), mode="edge") for m in maps]
+    b = operator(*wide[:3], boundary=boundary).toarray()
+    inverse = np.linalg.inv(b)
+    covariance = inverse @ np.diag(np.exp(wide[3].ravel())) @ inverse.T
+    inside = np.zeros(wide[0].shape, bool)
+    inside[rows : rows + ny, columns : columns + nx] = True
+    covariance = covariance[np.ix_(inside.ravel(), inside.ravel())]
+    covariance += noise * np.eye(len(covariance))
+    total = 0.0
+    for field in fields.reshape(len(fields), -1):
+        seen = np.isfinite(field)
+        if seen.any():
+            own = covariance[np.ix_(seen, seen)]
+            constant = np.linalg.slogdet(own)[1] + seen.sum() * np.log(2.0 * np.pi)
+            total -= 0.5 * (1.0 - lost / len(fields)) * constant
+            total -= 0.5 * field[seen] @ np.linalg.solve(own, field[seen])
+    return total
+
+
+def gappy(shape, count, seed):
+    rng = np.random.default_rng(seed + 1)
+    fields = rng.standard_normal((count, *shape))
+    fields[:2, rng.random(shape) < 0.3] = np.nan
+    fields[2, :, shape[1] // 2 :] = np.nan
+    return fields
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(5, 8),
+    st.integers(5, 8),
+    st.sampled_from(BOUNDARIES),
+    st.integers(0, 2),
+    st.sampled_from([0.0, 0.3]),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_value_is_the_density_of_the_observed_cells(ny, nx, boundary, rim, noise, gaps, seed):
+    maps = draw((ny, nx), seed)
+    fields = gappy((ny, nx), 4, seed)
+    if not gaps:
+        fields = np.nan_to_num(fields, nan=0.7)
+    model = ExactLikelihood(fields, boundary, rim=rim, lost=1)
+    q = np.stack([maps[0], *tensor(*maps[1:3])])
+    value, *_ = model.value_and_slope(q, maps[3], noise)
+    assert value == pytest.approx(dense(fields, maps, boundary, rim, noise, lost=1), rel=1e-9)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("rim", [0, 2])
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_slope_is_that_of_the_value(boundary, rim, noise, gaps):
+    shape = (6, 7)
+    kappa2, rho, theta, log_d = draw(shape, 5)
+    fields = gappy(shape, 4, 6)
+    if not gaps:
+        fields = np.nan_to_num(fields, nan=-0.4)
+    model = ExactLikelihood(fields, boundary, rim=rim)
+    q = np.stack([kappa2, *tensor(rho, theta)])
+    _, by_q, by_log_d, by_noise = model.value_and_slope(q, log_d, noise)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        step_q, step_d, step_t = rng.standard_normal(q.shape), rng.standard_normal(shape), 0.3
+        h = 1e-5
+        ends = [
+            model.value_and_slope(q + s * step_q, log_d + s * step_d, noise * np.exp(s * step_t))[0]
+            for s in (-h, h)
+        ]
+        slope = np.vdot(by_q, step_q) + np.vdot(by_log_d, step_d) + by_noise * step_t
+        assert slope == pytest.approx((ends[1] - ends[0]) / (2.0 * h), rel=1e-6, abs=1e-6)
+
+
+def test_complete_fields_have_the_likelihood_of_the_model():
+    from xr_spde.fields.field import GaussianField
+
+    shape = (9, 12)
+    kappa2, rho, theta, _ = draw(shape, 3)
+    fields = np.random.default_rng(1).standard_normal((5, *shape))
+    value, *_ = ExactLikelihood(fields, "cylinder").value_and_slope(
+        np.stack([kappa2, *tensor(rho, theta)]), np.zeros(shape)
+    )
+    truth = GaussianField(kappa2, rho, theta, "cylinder").log_likelihood(fields)
+    assert value == pytest.approx(truth, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("fields", "boundary", "problem"),
+    [
+        (np.zeros((8, 8)), "plane", r"shape \(8, 8\)"),
+        (np.full((2, 8, 8), np.nan), "plane", "finite values"),
+        (np.full((2, 8, 8), np.inf), "plane", "finite values"),
+        (np.zeros((2, 8, 8)), "paper", "'paper'"),
+        (np.zeros((2, 8, 4)), "cylinder", "4 columns around"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, boundary, problem):
+    with pytest.raises(ParameterError, match=problem):
+        ExactLikelihood(fields, boundary)
