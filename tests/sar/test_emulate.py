@@ -306,7 +306,7 @@ def test_a_map_cut_from_a_global_one_is_not_joined_silently(params):
         ({"dtype": "float16"}, DTypeError, "float16.*float32"),
         ({"dtype": int}, DTypeError, "int64"),
         ({"dtype": "number"}, DTypeError, "no dtype"),
-        ({"solver": "cholmod"}, UnknownNameError, "solver 'cholmod'; known: 'auto', 'superlu'"),
+        ({"solver": "cholmod"}, UnknownNameError, "solver 'cholmod'; known: 'auto', 'dissection'"),
         ({"boundary": "sphere"}, UnknownNameError, "boundary 'sphere'; known: .*'torus'"),
         ({"buffer": -1}, ParameterError, "buffer=-1"),
         ({"buffer": "wide"}, ParameterError, "buffer='wide'"),

@@ -14,6 +14,7 @@ from xr_spde._core.memory import check_memory
 from xr_spde._core.warn import warn
 from xr_spde.solvers.dissection import gram_inverse
 from xr_spde.solvers.factor import Factor
+from xr_spde.solvers.grid_factor import GridFactor
 from xr_spde.solvers.superlu import SuperLUFactor
 from xr_spde.solvers.tree import elimination_order
 
@@ -47,7 +48,15 @@ def _superlu(matrix: sp.csc_array, shape: tuple[int, int], boundary: str) -> Fac
     return SuperLUFactor(matrix, permutation=order, gram_diagonal=diagonal)
 
 
+def _dissection(matrix: sp.csc_array, shape: tuple[int, int], boundary: str) -> Factor:
+    def diagonal() -> np.ndarray:
+        return gram_inverse(matrix, shape=shape, boundary=boundary)[0]
+
+    return GridFactor(matrix, shape=shape, boundary=boundary, gram_diagonal=diagonal)
+
+
 SOLVERS: Mapping[str, Callable[[sp.csc_array, tuple[int, int], str], Factor]] = {
+    "dissection": _dissection,
     "superlu": _superlu,
 }
 """Solvers by name; ``"auto"`` stands for the first."""
@@ -91,7 +100,7 @@ def factor(
         ``(ny, nx)``.
     boundary : {"cylinder", "plane", "torus", "paper"}
         Where the grid is periodic.
-    solver : {"auto", "superlu"}, default "auto"
+    solver : {"auto", "dissection", "superlu"}, default "auto"
         Name in :data:`SOLVERS`.
 
     Returns
