@@ -32,6 +32,14 @@ SEED = 777
 SIZES = {(96, 144): 20, (192, 96): 20, (256, 512): 8}  # and numbers of fields
 NAMES = ("log kappa2", "theta", "rho")
 
+# what is scored on the first fields only: the least M, and how
+SOME: dict[str, tuple[int, dict[str, Any]]] = {
+    "net": (1, {"method": "net"}),
+    "net, refine=10": (5, {"method": "net", "refine": 10}),
+    "whittle": (1, {"method": "whittle"}),
+    "mle": (30, {"method": "mle"}),
+}
+
 # RMSE of log kappa2, theta, rho at M = 30: printed by the authors' notebooks, or inferred from
 # the summary's "four to five times below the local network"
 SOURCE = (
@@ -93,7 +101,7 @@ def deviations(mine: Sequence[np.ndarray], case: dict[str, np.ndarray]) -> dict[
 
 
 def score(
-    index: int, *, data: str, shape: tuple[int, int], count: int, method: str
+    index: int, *, data: str, shape: tuple[int, int], count: int, method: str, refine: int = 0
 ) -> dict[str, Any]:
     """Sum errors of one estimate, and time it end to end."""
     from xr_spde.sar import estimate
@@ -103,7 +111,9 @@ def score(
     fields = xr.DataArray(
         case["fields"][:count], dims=("member", "y", "x"), coords=axes, name="field"
     )
-    options: dict[str, Any] = {"penalty": 100.0} if method == "whittle" and count == 1 else {}
+    options: dict[str, Any] = {"refine": refine}
+    if method == "whittle" and count == 1:
+        options["penalty"] = 100.0
     began = time.perf_counter()
     found = estimate(
         fields, "member", method=method, modes=0, dilation=1, uncertainty=True, **options
@@ -197,9 +207,10 @@ def main() -> None:
             rows.append(row("default network", count, s))
             covered.append([count, triple(s["inside"][0]), triple(s["inside"][1])])
         for count in COUNTS:
-            for method in ("net", "whittle"):
-                s = go(fields=few, shape=main_shape, count=count, method=method)
-                rows.append(row(f"{method}, first {few} fields", count, s))
+            for name, (least, how) in SOME.items():
+                if count >= least:
+                    s = go(fields=few, shape=main_shape, count=count, **how)
+                    rows.append(row(f"{name}, first {few} fields", count, s))
         transfer = []
         for shape, cases in sizes.items():
             for method, n in (("net", cases), ("whittle", min(cases, few))):
