@@ -278,3 +278,18 @@ def test_a_given_gram_diagonal_is_handed_on():
         sar(shape, "plane", 2), shape=shape, boundary="plane", gram_diagonal=lambda: np.ones(12)
     )
     np.testing.assert_array_equal(held.gram_inverse_diagonal(), np.ones(12))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_entries_do_not_fade_into_slow_arithmetic(dtype):
+    # kappa2 = 60: the inverse falls by 1e-38 within 20 cells
+    shape = (160, 90)
+    matrix = operator(np.full(shape, 60.0), 1.0, 0.0, boundary="cylinder")
+    held = GridFactor(matrix, shape=shape, boundary="cylinder", dtype=dtype)
+    smallest = np.finfo(dtype).tiny ** 0.5
+    for batch, blocks in zip(held._tree.levels[0], held._sweeps.blocks[0], strict=True):
+        assert batch.pivots == 160
+        sizes = np.abs(blocks.down[blocks.down != 0.0])
+        assert sizes.min() > smallest / held._sweeps.scale
+    exact = SuperLUFactor(matrix).solve(np.eye(held.n, 3))
+    close(held.solve(np.eye(held.n, 3)), exact, 10 * np.finfo(dtype).eps)

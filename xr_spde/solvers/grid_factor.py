@@ -104,7 +104,9 @@ class GridFactor:
             blocks = elimination.run(self._where, matrix.data)
         self._sign, self._logdet = elimination.sign, elimination.logdet
         index = [[xp.asarray(batch.index) for batch in level] for level in self._tree.levels]
-        self._sweeps = Sweeps(self._tree, blocks, index, xp, self.dtype, workspace // 4)
+        self._sweeps = Sweeps(
+            self._tree, blocks, index, xp, self.dtype, workspace // 4, elimination.scale
+        )
         self._order, self._place = xp.asarray(self._tree.order), xp.asarray(self._tree.place)
         self._check(matrix)
 
@@ -175,9 +177,9 @@ class GridFactor:
             raise ParameterError(f"right-hand side has shape {rhs.shape}; expected ({self.n}, K)")
         with single_blas_thread():
             if rhs.ndim == 1:
-                x = xp.ascontiguousarray(rhs[self._order].astype(self.dtype)[:, None])
-                self._sweeps.solve(x, transposed=transposed)
-                return x[self._place, 0]
+                x = rhs[self._order].astype(self.dtype, copy=False)
+                self._sweeps.solve(x[:, None], transposed=transposed)
+                return x[self._place]
             by_column = not rhs.flags.c_contiguous
             out = xp.empty(rhs.shape, dtype=self.dtype, order="F" if by_column else "C")
             x = xp.empty((self.n, self._block), dtype=self.dtype)

@@ -33,6 +33,9 @@ Float = NDArray[np.float64]
 
 _PIECE = 2**18
 
+LARGE = 100
+"""Rows of a front from which entries may be so far apart that they underflow."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -192,6 +195,10 @@ class Elimination:
         Whether the matrix is symmetric positive definite.
     workspace : int
         Bytes of fronts at a time.
+    scale : float
+        Largest entry of the matrix, set by :meth:`run`.
+    sign, logdet : float
+        Determinant so far.
     """
 
     tree: GridTree
@@ -199,12 +206,14 @@ class Elimination:
     dtype: np.dtype[Any]
     symmetric: bool
     workspace: int
+    scale: float = 1.0
     sign: float = 1.0
     logdet: float = 0.0
 
     def run(self, where: Places, data: Float) -> list[list[Blocks]]:
         """Eliminate from the leaves to the root; blocks of every batch, root first."""
         xp, kept = self.xp, []
+        self.scale = float(np.abs(data).max(initial=0.0))
         values = xp.asarray(data[where.source].astype(self.dtype, copy=False))
         passed: list[Any] = []
         for level in reversed(self.tree.levels):
@@ -239,6 +248,11 @@ class Elimination:
                 self._cholesky(front, down[part], schur[part])
             else:
                 self._lu(front, down[part], up[part], schur[part])
+            if f >= LARGE:
+                round_off(down[part, :, :p], 1.0 / self.scale)
+                round_off(down[part, :, p:], 1.0)
+                round_off(up[part], 1.0)
+                round_off(schur[part], self.scale)
         return Blocks(down, up, self.symmetric)
 
     def _lu(self, front: Any, down: Any, up: Any, schur: Any) -> None:
@@ -287,6 +301,25 @@ class Elimination:
         limit = 0.1 / float(np.finfo(self.dtype).eps)
         if not growth < limit:
             raise _singular(f"a pivot block has condition {growth:.1e}, limit {limit:.1e}")
+
+
+def round_off(array: Any, size: float) -> None:
+    """Round in place, so that products of two entries do not underflow.
+
+    Entries of inverses fall exponentially with distance, soon below the range of float32, where
+    arithmetic is many times slower. What is lost is the square root of the smallest number.
+
+    Parameters
+    ----------
+    array : array
+        Large entries stay as they are.
+    size : float
+        Magnitude of the entries that matter.
+    """
+    limits = np.finfo(array.dtype)
+    large = 10.0 * float(limits.tiny) ** 0.5 / float(limits.eps) * size
+    array += large
+    array -= large
 
 
 def add_children(front: Any, batch: Batch, part: slice, passed: list[Any]) -> None:

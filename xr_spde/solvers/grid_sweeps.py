@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from xr_spde.solvers.grid_fronts import Blocks, Places
+from xr_spde.solvers.grid_fronts import LARGE, Blocks, Places, round_off
 from xr_spde.solvers.grid_tree import Batch, GridTree
 
 
@@ -71,6 +71,8 @@ class Sweeps:
         Of the blocks.
     workspace : int
         Bytes of gathered rows, or of fronts, at a time.
+    scale : float
+        Largest entry of the matrix.
     """
 
     tree: GridTree
@@ -79,6 +81,7 @@ class Sweeps:
     xp: Any
     dtype: np.dtype[Any]
     workspace: int
+    scale: float
 
     def solve(self, x: Any, *, transposed: bool) -> None:
         """Solve in place.
@@ -182,6 +185,8 @@ class Sweeps:
                 size = batch.front**2 * self.dtype.itemsize
                 for part in batch.parts(max(1, self.workspace // size)):
                     z = self._front(batch, blocks.down[part], blocks.up[part], rims[part])
+                    if batch.front >= LARGE:
+                        round_off(z, 1.0 / self.scale)
                     own = xp.diagonal(z, axis1=1, axis2=2)[:, : batch.pivots]
                     diagonal[batch.rows(part)] = own.reshape(-1)
                     if where is not None:
