@@ -36,6 +36,10 @@ class DeviceArray:
         self.values += unwrap(other)
         return self
 
+    def __isub__(self, other):
+        self.values -= unwrap(other)
+        return self
+
     def __neg__(self):
         return wrap(-self.values)
 
