@@ -120,7 +120,7 @@ def test_adjoint_identity(symmetric, dtype):
 def test_bits_of_a_column_depend_on_that_column_alone(dtype):
     shape = (50, 61)
     held = GridFactor(sar(shape, "plane", 8), shape=shape, boundary="plane", dtype=dtype)
-    width = block_width(np.dtype(dtype), host=True)
+    width = block_width(held.n, np.dtype(dtype), host=True)
     b = np.random.default_rng(4).standard_normal((held.n, 2 * width + 7))
     whole = held.solve(b)
     assert whole.dtype == dtype
@@ -210,6 +210,13 @@ def test_predicted_memory_bounds_the_measured_one(shape, symmetric, dtype):
 def test_memory_of_any_grid_is_known_at_once():
     large = predict(grid((3600, 7200), boundary="cylinder"), symmetric=False, dtype=np.float32)
     assert 10e9 < large.factor < 40e9
+    assert large.peak < 2 * large.factor
+
+
+@pytest.mark.parametrize(("n", "width"), [(100, 64), (55_296, 64), (2**21, 16), (2**25, 8)])
+def test_blocks_of_right_hand_sides_fit_memory(n, width):
+    assert block_width(n, np.dtype(np.float64), host=True) == width
+    assert block_width(n, np.dtype(np.float32), host=True) >= width
 
 
 def test_memory_guard_speaks_first():

@@ -97,7 +97,7 @@ class GridFactor:
         self._where = places(matrix, made)
         self._pattern = matrix.indptr, matrix.indices
         self._gram_diagonal = gram_diagonal
-        self._block = block_width(self.dtype, host=xp is np)
+        self._block = block_width(self._tree.n, self.dtype, host=xp is np)
         workspace = WORKSPACE[xp is np]
         elimination = Elimination(self._tree, xp, self.dtype, symmetric, workspace)
         with single_blas_thread():

@@ -14,13 +14,17 @@ WORKSPACE = {True: 2**21, False: 2**28}
 """Bytes of fronts at a time, on the processor (about its caches) or on a card."""
 
 _ROW_BYTES = {True: 512, False: 4096}
+_BLOCK_BYTES = {True: 2**28, False: 2**33}
+_NARROWEST = 8
 
 
-def block_width(dtype: np.dtype[Any], *, host: bool) -> int:
+def block_width(n: int, dtype: np.dtype[Any], *, host: bool) -> int:
     """Return the number of right-hand sides that are solved for at a time.
 
     Parameters
     ----------
+    n : int
+        Number of rows.
     dtype : dtype
         Of the factor.
     host : bool
@@ -30,7 +34,10 @@ def block_width(dtype: np.dtype[Any], *, host: bool) -> int:
     -------
     int
     """
-    return _ROW_BYTES[host] // dtype.itemsize
+    widest = _ROW_BYTES[host] // dtype.itemsize
+    fit = _BLOCK_BYTES[host] // (n * dtype.itemsize)
+    # a multiple of what kernels take at a time
+    return max(_NARROWEST, min(widest, fit // _NARROWEST * _NARROWEST))
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def predict(grid: Grid, *, symmetric: bool, dtype: Any, host: bool = True) -> Me
     kind_of_number = np.dtype(dtype)
     size, n = kind_of_number.itemsize, grid.shape[0] * grid.shape[1]
     entries = (2 * grid.reach + 1) ** 2 * n
-    width = block_width(kind_of_number, host=host)
+    width = block_width(n, kind_of_number, host=host)
     kept = nodes = widest = 0
     squares, rims = [0], [0]
     for level in grid.levels():
