@@ -43,7 +43,7 @@ def scored(
 
 
 def trials(real: xr.DataArray, dim: str) -> dict[str, tuple[xr.DataArray, xr.DataArray, dict]]:
-    """What is fitted to and scored on, with which settings, by label."""
+    """List by label what is fitted to and scored on, and with which settings."""
     out = {"default": (real, real, {}), "pure": (real, real, {"modes": 0, "dilation": 1})}
     for few in FEW:
         step = real.sizes[dim] // few

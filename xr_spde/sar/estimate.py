@@ -102,8 +102,8 @@ def estimate(
     refine : int, default 0
         Steps of the likelihood that follow a network (4 replicates or more). They start from
         its maps, the roughness of what they add is penalised, and they are taken as far as one
-        half of the replicates makes the other more likely: not at all where the network knows
-        better (`xr_spde.sar.refine`).
+        half of the replicates makes the other more likely, if block correlations do not suffer:
+        not at all where the network knows better (`xr_spde.sar.refine`).
     boundary : {"cylinder", "plane", "torus", "paper"}, optional
         By default "cylinder" where longitudes close the circle, "plane" elsewhere.
     buffer : int or "auto", default "auto"

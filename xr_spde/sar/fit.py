@@ -16,9 +16,11 @@ from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, Replicat
 from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
 from xr_spde.sar.refine import refined
 from xr_spde.sar.scale import (
+    GAIN,
     Problem,
     Scale,
     best_scale,
+    block_error,
     local_problems,
     pool_gaps,
     remove_patterns,
@@ -146,12 +148,7 @@ def _fit(walk: Walk, settings: Settings) -> dict[str, Array]:
         uncertainty=uncertainty,
     )
     if settings.refine:
-        sources = (walk.lags, *walk.halves)
-        sums = [one for lags in sources for one in lags if one.dilation == dilation]
-        scales = _scales(sums, usable, patterns, settings)
-        likelihoods = local_problems(scales, _model(settings), prior=fit)
-        if len(likelihoods) == len(sources):  # else too few cells have data in one of the halves
-            fit = refined(fit, *likelihoods, steps=settings.refine, uncertainty=uncertainty)
+        fit = _refine(walk, fit, dilation, usable, patterns, moments.variance, settings)
     land = ~np.isfinite(moments.variance)
     maps = _parameters(fit)
     maps |= {"mean": moments.mean, "std": np.sqrt(np.maximum(moments.variance, 0.0))}
@@ -170,6 +167,34 @@ def _fit(walk: Walk, settings: Settings) -> dict[str, Array]:
         out["patterns"] = settings.grid.from_canonical(padded)
     out["dilation"] = np.array(dilation)
     return out
+
+
+def _refine(
+    walk: Walk,
+    fit: LocalFit,
+    dilation: int,
+    usable: NDArray[np.bool_],
+    patterns: Array,
+    variance: Array,
+    settings: Settings,
+) -> LocalFit:
+    """Take steps of the likelihood where neither held-out data nor distant blocks object."""
+    sources = (walk.lags, *walk.halves)
+    sums = [one for lags in sources for one in lags if one.dilation == dilation]
+    scales = _scales(sums, usable, patterns, settings)
+    likelihoods = local_problems(scales, _model(settings), prior=fit)
+    if len(likelihoods) < len(sources):  # too few cells have data in one of the halves
+        return fit
+    moved = refined(fit, *likelihoods, steps=settings.refine, uncertainty=settings.uncertainty)
+    if walk.blocks is not None:
+        before, after = (
+            block_error(one, walk.blocks, patterns, variance, settings.boundary)
+            for one in (fit, moved)
+        )
+        # the likelihood looks at neighbours; fields that are no SAR fields may lose far ones
+        if after > before * (1.0 + GAIN):
+            return fit
+    return moved
 
 
 def _model(settings: Settings) -> LocalModel:

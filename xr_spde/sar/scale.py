@@ -16,7 +16,8 @@ from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
 Float = NDArray[np.float64]
 Scale = tuple[int, Float, Float]
 
-_GAIN = 0.05
+#: Share by which block correlations may be missed further without being called worse.
+GAIN = 0.05
 
 
 def pool_gaps(gram: Float, weight: Float, *, periodic: bool) -> Float:
@@ -148,18 +149,37 @@ def best_scale(
     fits = [problem.fit() for problem in problems]
     errors = [0.0]
     if len(fits) > 1 and blocks is not None:
-        errors = [_block_error(fit, blocks, patterns, variance, boundary) for fit in fits]
-    bound = min(errors) * (1.0 + _GAIN)
+        errors = [block_error(fit, blocks, patterns, variance, boundary) for fit in fits]
+    bound = min(errors) * (1.0 + GAIN)
     chosen = next(
         problem for problem, error in zip(problems, errors, strict=False) if error <= bound
     )
     return chosen.dilation, chosen.refine(uncertainty=uncertainty)
 
 
-def _block_error(
+def block_error(
     fit: LocalFit, blocks: BlockSums, patterns: Float, variance: Float, boundary: str
 ) -> float:
-    """Mean squared difference of model and sample correlations between blocks."""
+    """Mean squared difference of model and sample correlations between blocks.
+
+    Parameters
+    ----------
+    fit : LocalFit
+        Maps of the model.
+    blocks : BlockSums
+        Block means of the replicates.
+    patterns : ndarray (number, ny, nx)
+        Large-scale patterns, in units of the field.
+    variance : ndarray (ny, nx)
+        Variance of the cells; NaN on land.
+    boundary : str
+        Boundary of the domain.
+
+    Returns
+    -------
+    float
+        Zero where fewer than two blocks have data.
+    """
     data = blocks.covariance()
     if data.valid.sum() < 2:
         return 0.0
