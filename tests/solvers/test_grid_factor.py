@@ -245,6 +245,8 @@ def test_singular_matrices_are_refused():
     settings = {"shape": shape, "boundary": "torus", "reach": 2, "symmetric": True}
     with pytest.raises(SolverError, match="positive definite"):
         GridFactor(-sp.csc_array(poor.T @ poor), **settings)
+    with pytest.raises(SolverError, match="not symmetric"):
+        GridFactor(sar(shape, "torus", 4, least=0.1), **settings)
 
 
 def test_bad_arguments_are_named():

@@ -46,7 +46,7 @@ class GridFactor:
         Largest distance of coupled nodes, in rows or columns: 1 for B, 2 for B'B.
     symmetric : bool, default False
         Whether the matrix is symmetric positive definite: less work and two thirds of the memory.
-        Symmetry is taken on trust: only what a factorisation by halves uses is read.
+        Half the matrix is read then, and one that is not symmetric is refused by the check.
     dtype : {float64, float32}
         Of the factor and of solutions; see :meth:`solve_refined` for both in one.
     leaf : int, optional
@@ -55,6 +55,13 @@ class GridFactor:
         numpy, or cupy: matrices come from the host, right-hand sides and solutions are its arrays.
     gram_diagonal : callable, optional
         Returns the diagonal of ``(B'B)^-1``, for :meth:`gram_inverse_diagonal`.
+
+    Attributes
+    ----------
+    dtype : dtype
+        Of the factor.
+    memory : Memory
+        What it was predicted to take.
 
     Raises
     ------
@@ -124,8 +131,8 @@ class GridFactor:
             raise SolverError(
                 f"the factorisation in {self.dtype} leaves a relative residual of {error:.1e} and "
                 f"a growth of {growth:.1e}; expected below {1e4 * eps:.1e} and {0.1 / eps:.1e}. "
-                "The matrix is singular in that precision, or nearly so; expected a larger kappa2, "
-                "or float64"
+                "The matrix is singular in that precision, or nearly so, or not symmetric where "
+                "symmetric=True; expected a larger kappa2, or float64"
             )
 
     def _host(self, array: Any) -> Any:
