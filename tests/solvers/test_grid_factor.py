@@ -245,8 +245,10 @@ def test_singular_matrices_are_refused():
     settings = {"shape": shape, "boundary": "torus", "reach": 2, "symmetric": True}
     with pytest.raises(SolverError, match="positive definite"):
         GridFactor(-sp.csc_array(poor.T @ poor), **settings)
+    mild = operator(np.full(shape, 0.5), 2.0, 0.3, boundary="torus")
+    skew = sp.csc_array(mild.T @ mild + 0.01 * sp.triu(mild, 1))
     with pytest.raises(SolverError, match="not symmetric"):
-        GridFactor(sar(shape, "torus", 4, least=0.1), **settings)
+        GridFactor(skew, **settings)
 
 
 def test_bad_arguments_are_named():
