@@ -83,15 +83,14 @@ def members_per_block(n: int, member_bytes: int) -> int:
     return min(n, MEMBER_GROUP * max(1, min(by_size, by_count)))
 
 
-def _evaluate(
-    block: MemberBlock,
-    start: int,
-    stop: int,
-    path: tuple[int, ...],
-    leading: int,
-    *parameters: NDArray[Any],
-) -> NDArray[Any]:
-    maps = (np.asarray(values).reshape(values.shape[leading:]) for values in parameters)
+def _gather(path: tuple[int, ...], leading: int, *parameters: NDArray[Any]) -> tuple[Any, ...]:
+    """Collect what all blocks of one leading index share: its number and its maps."""
+    maps = [np.asarray(values).reshape(values.shape[leading:]) for values in parameters]
+    return (path, leading, *maps)
+
+
+def _evaluate(block: MemberBlock, start: int, stop: int, shared: tuple[Any, ...]) -> NDArray[Any]:
+    path, leading, *maps = shared
     members = block(start, stop, path, *maps)
     return members.reshape(stop - start, *(1,) * leading, *members.shape[1:])
 
@@ -126,7 +125,8 @@ def lazy_members(
     Returns
     -------
     dask.array.Array, shape (n, ...leading, ny, nx)
-        One task per (block of members) x (leading index).
+        One task per (block of members) x (leading index), and one per leading index that gathers
+        its parameters.
     """
     import dask.array as da
     from dask.base import tokenize
@@ -138,17 +138,19 @@ def lazy_members(
         pieces = (*(1 for _ in lead), *(-1 for _ in p.shape[len(lead) :]))
         whole = isinstance(p, da.Array)
         lazy.append(p.rechunk(pieces) if whole else da.from_array(np.asarray(p), pieces))
-    name = "sar-members-" + tokenize(token, per_block, n, [p.name for p in lazy])
+    digest = tokenize(token, per_block, n, [p.name for p in lazy])
+    name, gathered = f"sar-members-{digest}", f"sar-shared-{digest}"
     starts = range(0, n, per_block)
     sizes = tuple(min(per_block, n - start) for start in starts)
     compute = carry_options(partial(_evaluate, block))
     tasks: dict[Any, tuple[Any, ...]] = {}
     for flat, index in enumerate(product(*map(range, lead))):
         inputs = [(p.name, *index, *(0,) * (p.ndim - len(lead))) for p in lazy]
-        path = (flat,) if lead else ()
+        # Blocks that depend on one task each: a small graph, spread evenly over the workers.
+        shared = (gathered, *index)
+        tasks[shared] = (_gather, (flat,) if lead else (), len(lead), *inputs)
         for b, (start, size) in enumerate(zip(starts, sizes, strict=True)):
-            key = (name, b, *index, 0, 0)
-            tasks[key] = (compute, start, start + size, path, len(lead), *inputs)
+            tasks[(name, b, *index, 0, 0)] = (compute, start, start + size, shared)
     # A materialised layer keeps dask from fusing, and so repeating, what makes the parameters.
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=lazy)
     chunks = (sizes, *((1,) * length for length in lead), (ny,), (nx,))
