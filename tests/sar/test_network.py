@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import dask
 import numpy as np
@@ -12,7 +13,7 @@ import xarray as xr
 import xr_spde
 from xr_spde.errors import DataUnavailableError, ParameterError, UnknownNameError
 from xr_spde.sar import emulate, estimate
-from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem
+from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, _moments
 from xr_spde.sar.priors import draw_test_case
 from xr_spde.sar.statistics import LagSums
 
@@ -69,9 +70,10 @@ def test_order_of_replicates_does_not_matter(small):
         np.testing.assert_allclose(first[name], second[name], rtol=1e-3)
 
 
-def test_units_do_not_matter(small):
+@pytest.mark.parametrize(("factor", "offset"), [(1e6, 3e3), (1e-20, 0.0), (1e22, 0.0)])
+def test_units_do_not_matter(small, factor, offset):
     first = estimate(small, "member", **PLAIN)
-    second = estimate(1e6 * small + 3e3, "member", **PLAIN)
+    second = estimate(factor * small.astype(float) + offset, "member", **PLAIN)
     np.testing.assert_allclose(first.kappa2, second.kappa2, rtol=2e-3)
 
 
@@ -148,7 +150,13 @@ def test_moments_are_those_of_the_replicates(small):
     statistics = {d: one.finish() for d, one in sums.items()}
     none, all_cells = np.zeros((0, 48, 64)), np.ones((48, 64), dtype=bool)
     model = NetworkModel("net", None, periodic=False)
-    ours = NetworkProblem(statistics, 1, none, all_cells, model).moments
+    ours = _moments(statistics, 1, none, all_cells, periodic=False)
+    single = NetworkProblem(statistics, 1, none, all_cells, model).moments
+    unit = single["variance"].max() / ours["variance"].max()
+    assert np.log2(unit) == pytest.approx(round(np.log2(unit)), abs=1e-6)
+    for name in ("half", "level", "variance"):
+        assert single[name].dtype == np.float32
+        np.testing.assert_allclose(single[name], unit * ours[name], rtol=1e-6)
     theirs = lag_moments(torch.from_numpy(small.values.astype(np.float64)))
     for name in ("weight", "variance", "seen"):
         np.testing.assert_allclose(ours[name], getattr(theirs, name)[0].squeeze(), rtol=1e-8)
@@ -179,6 +187,35 @@ def test_large_grids_are_worked_off_in_tiles():
             assert last == min(high + HALO, size)
 
 
+def test_threads_of_torch_are_left_as_they_were():
+    from xr_spde.nets.inference import single_thread
+
+    before, inside, after = torch.get_num_threads(), [], []
+    torch.set_num_threads(2)
+    entered, left = threading.Event(), threading.Event()
+
+    def second():
+        with single_thread():
+            entered.set()
+            left.wait(10)
+            inside.append(torch.get_num_threads())
+        after.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=second)
+    try:
+        with single_thread():
+            thread.start()
+            assert entered.wait(10)
+            inside.append(torch.get_num_threads())
+        after.append(torch.get_num_threads())
+        left.set()
+        thread.join()
+        after.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert (inside, after) == ([1, 1], [2, 2, 2])
+
+
 def test_raw_networks_from_files(tmp_path, small):
     from xr_spde.nets.registry import build_network
     from xr_spde.nets.weights import save_weights
@@ -195,6 +232,14 @@ def test_raw_networks_from_files(tmp_path, small):
         estimate(small.isel(member=slice(5)), "member", method="unet", weights=path)
     with pytest.raises(ParameterError, match="architecture 'unet'"):
         estimate(small, "member", method="net", weights=path)
+    for count in (12, 1):  # units whose squares single precision does not hold
+        options = {"replicates": count, "widths": [8], "bottleneck": 16}
+        save_weights(path, build_network("unet", options), card={})
+        few = small.isel(member=slice(count)).astype(float)
+        ours, theirs = (
+            estimate(factor * few, "member", method="unet", weights=path) for factor in (1.0, 1e22)
+        )
+        np.testing.assert_allclose(ours.kappa2, theirs.kappa2, rtol=1e-3)
     with pytest.raises(ParameterError, match="missing or constant"):
         estimate(small.where(small > 0), "member", method="unet", weights=path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -58,15 +59,28 @@ def network(path: str | os.PathLike[str], *, device: str = "cpu") -> nn.Module:
     return _loaded(str(place), modified, device)
 
 
+_lock = threading.Lock()
+_users = {"inside": 0, "threads": 0}
+
+
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Hold torch to one thread: a scheduler has its own, and results keep the same bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Hold torch to one thread: a scheduler has its own, and results keep the same bits.
+
+    Any number of Python threads may be inside at once: all leave with what the first one found.
+    """
+    with _lock:
+        now = torch.get_num_threads()  # asked first: from then on this thread has its own number
+        if _users["inside"] == 0:
+            _users["threads"] = now
+        _users["inside"] += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _users["inside"] -= 1
+            torch.set_num_threads(_users["threads"])
 
 
 def _spans(size: int) -> list[tuple[int, int, int, int]]:
@@ -104,7 +118,7 @@ def run_on_moments(model: nn.Module, moments: dict[str, Array], *, device: str =
     ny, nx = moments["variance"].shape
     out = np.empty((7, ny, nx), dtype=np.float32)
     count = torch.tensor([float(moments["replicates"])])
-    maps = {name: torch.from_numpy(np.float32(moments[name])) for name in _MAPS}
+    maps = {name: torch.from_numpy(np.asarray(moments[name], dtype=np.float32)) for name in _MAPS}
     with single_thread():
         for top, bottom, low, high in _spans(ny):
             for left, right, west, east in _spans(nx):

@@ -174,7 +174,7 @@ def estimate(
         weights=file,
         refine=steps,
     )
-    check_room(grid, settings.dilations)
+    check_room(settings)
     results = fold_replicates(
         fields,
         replicates,

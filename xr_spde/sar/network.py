@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -103,7 +104,8 @@ class NetworkProblem:
     ) -> None:
         self.dilation, self.model = dilation, model
         self.shape: tuple[int, int] = (clear.shape[0], clear.shape[1])
-        self.moments = _moments(statistics, dilation, patterns, clear, periodic=model.periodic)
+        moments = _moments(statistics, dilation, patterns, clear, periodic=model.periodic)
+        self.moments = _in_single_precision(moments)
         if not self.moments["weight"].any():
             raise ParameterError(
                 f"no two neighbouring cells of the {clear.shape[0]} x {clear.shape[1]} grid have "
@@ -146,7 +148,7 @@ def _moments(
     periodic: bool,
 ) -> dict[str, Any]:
     """Half variances of differences, variances and weights, on the grid of the spacing."""
-    from xr_spde.nets.lag_features import LAG_GROUPS
+    from xr_spde.nets.lag_features import LAG_GROUPS, LAGS
 
     first = statistics[dilation]
     count = first.replicates
@@ -155,15 +157,13 @@ def _moments(
     variance = np.where(clear, np.nan_to_num(first.covariance[0]), 0.0).astype(np.float64)
     local: Array = np.maximum(variance - (patterns**2).sum(0), 1e-3 * variance)
     usable = clear.astype(np.float64)
-    half, level, weight = [], [], []
+    half, level, weight = (np.zeros((len(LAGS), *clear.shape)) for _ in range(3))
     for spacing, group in zip(SPACINGS, LAG_GROUPS, strict=True):
         lags = statistics.get(dilation * spacing)
+        if lags is None:  # no weight, so neither is read
+            continue
         for lag in group:
-            if lags is None:
-                half.append(np.zeros(clear.shape))
-                level.append(local)
-                weight.append(np.zeros(clear.shape))
-                continue
+            n = LAGS.index(lag)
             cells = (dilation * lag[0], dilation * lag[1])
             k = OFFSETS.index((lag[0] // spacing, lag[1] // spacing))
             far = shifted(variance, cells, periodic=periodic)
@@ -171,20 +171,29 @@ def _moments(
             known = there & np.isfinite(lags.covariance[k])
             spread = 0.5 * (variance + far) - np.where(known, lags.covariance[k], 0.0)
             steps = patterns - shifted(patterns, cells, periodic=periodic)
-            half.append(np.maximum(spread - 0.5 * (steps**2).sum(0), 1e-6 * variance))
-            level.append(0.5 * (local + shifted(local, cells, periodic=periodic)))
-            weight.append(np.where(known, np.maximum(lags.pairs[k] - lost, 0.0), 0.0) / freedom)
+            half[n] = np.maximum(spread - 0.5 * (steps**2).sum(0), 1e-6 * variance)
+            level[n] = 0.5 * (local + shifted(local, cells, periodic=periodic))
+            weight[n] = np.where(known, np.maximum(lags.pairs[k] - lost, 0.0), 0.0) / freedom
     seen = np.where(clear, np.maximum(first.seen - lost, 0.0), 0.0) / freedom
     full = {
-        "half": np.stack(half),
-        "level": np.stack(level),
-        "weight": np.stack(weight),
+        "half": half,
+        "level": level,
+        "weight": weight,
         "variance": local,
         "seen": seen,
     }
     out: dict[str, Any] = _coarse(full, dilation) if dilation > 1 else full
     out["replicates"] = max(count - len(patterns), 1)
     return out
+
+
+def _in_single_precision(moments: dict[str, Any]) -> dict[str, Any]:
+    """Halve the memory, in units in which no variance leaves the range of single precision."""
+    # a power of two costs no digit, and the network looks at ratios only
+    exponent = max(math.frexp(float(moments["variance"].max()))[1], -1000)
+    for name in ("half", "level", "variance"):
+        moments[name] *= math.ldexp(1.0, -exponent)
+    return {name: np.float32(values) for name, values in moments.items()}
 
 
 def _coarse(moments: dict[str, Array], side: int) -> dict[str, Array]:
@@ -285,9 +294,10 @@ class ReplicateProblem:
             )
         # a single anomaly has no deviation of its own: that of the whole grid
         single = len(fields) == 1
-        centre = 0.0 if single else fields.mean(0)
-        spread = np.sqrt(np.mean(fields**2)) if single else fields.std(0, ddof=1)
-        self.fields, self.model = (fields - centre) / spread, model
+        wide = fields.astype(np.float64)  # whose squares do not overflow, whatever the units
+        centre = 0.0 if single else wide.mean(0)
+        spread = np.sqrt(np.mean(wide**2)) if single else wide.std(0, ddof=1)
+        self.fields, self.model = ((wide - centre) / spread).astype(np.float32), model
 
     def fit(self) -> LocalFit:
         """Run the network.

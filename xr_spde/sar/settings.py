@@ -25,8 +25,9 @@ DILATIONS = (1, 2, 4, 8)
 """Distances between the neighbours of the stencil that are tried, in cells."""
 
 _SMALLEST = 6
-# Maps of the size of the grid that are held at once, as measured on 361 x 720 cells.
-_MAPS, _MAPS_PER_DILATION = 160, 35
+# Maps of the size of the grid that are held at once, and how many more each spacing takes, as
+# measured on 361 x 720 cells; steps after a network hold the sums of both halves besides.
+_MAPS, _MAPS_OF_NETWORK, _MAPS_OF_HALVES = (160, 35), (310, 85), (0, 35)
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,12 @@ def check_size(grid: Grid) -> None:
         )
 
 
-def check_room(grid: Grid, dilations: tuple[int, ...]) -> None:
+def check_room(settings: Settings) -> None:
     """Raise if sums and fit would not fit in memory; gaps in the data take up to twice as much."""
-    maps = _MAPS + _MAPS_PER_DILATION * len(dilations)
+    grid, parts = settings.grid, [_MAPS_OF_NETWORK if settings.method == "net" else _MAPS]
+    if settings.refine:
+        parts.append(_MAPS_OF_HALVES)
+    maps = sum(fixed + each * len(settings.dilations) for fixed, each in parts)
     check_memory(
         8.0 * maps * grid.ny * grid.nx,
         what=f"estimating parameters on a grid of {grid.ny} x {grid.nx} cells",
