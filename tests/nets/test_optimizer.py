@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from xr_spde.errors import UnknownNameError  # noqa: E402
 from xr_spde.nets.optimizer import MuonAdam, make_optimizer  # noqa: E402
 
 
@@ -52,6 +53,11 @@ def test_hidden_matrices_move_as_muon_moves_them_and_the_rest_as_adamw():
     for k, h in zip((0, 2), hidden, strict=True):
         torch.testing.assert_close(mixed[k].weight.flatten(1), h, rtol=0, atol=2e-5)
     torch.testing.assert_close(mixed[4].weight, other[4].weight, rtol=0, atol=2e-5)
+
+
+def test_other_names_are_refused():
+    with pytest.raises(UnknownNameError, match="did you mean 'adamw'"):
+        make_optimizer("adam", model(), 1e-2, 0.0)
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])

@@ -317,6 +317,14 @@ def test_scores_of_held_cases(small):
     assert set(found) == {"score", *(f"{n} 23x15 M={m}" for n in names for m in (1, 6))}
 
 
+def test_calibration_brings_cases_to_the_device_of_the_network(small, monkeypatch):
+    moved = []
+    monkeypatch.setattr(LagMoments, "to", lambda self, device: moved.append(device) or self)
+    copy = build_network("net", small.options)
+    copy.calibrate([(lag_moments(fields(4, 24, 16)).pooled(), torch.ones(1, 3, 24, 16))])
+    assert moved == [torch.device("cpu")]
+
+
 def test_calibrated_errors_cover_what_they_say():
     from xr_spde.nets.statistics_net import CALIBRATED, errors_of
 

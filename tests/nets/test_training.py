@@ -246,6 +246,12 @@ def test_a_new_folder_is_made_and_one_of_another_network_refused(tmp_path):
     assert json.loads((folder / "record.jsonl").read_text()) == row
     with pytest.raises(ParameterError, match="another network, give another folder"):
         Run(nn.Conv2d(3, 1, 1), schedule, folder)
+    begun = {"adamw": folder, "muon": tmp_path / "muon"}
+    settings = {kind: Schedule(steps=2, every=2, mixed=False, optimizer=kind) for kind in begun}
+    list(Run(toy(), settings["muon"], begun["muon"]).train(batches(0, 2), loss, held))
+    for kind, other in (("adamw", "muon"), ("muon", "adamw")):
+        with pytest.raises(ParameterError, match=f"another optimizer than '{other}'"):
+            Run(toy(), settings[other], begun[kind])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("zarr")
 pytest.importorskip("matplotlib")
 
-from xr_spde._core.errors import ParameterError, UnknownNameError  # noqa: E402
+from xr_spde._core.errors import ParameterError, SolverError, UnknownNameError  # noqa: E402
 from xr_spde.nets.lag_features import lag_moments  # noqa: E402
 from xr_spde.nets.weights import load_weights  # noqa: E402
 from xr_spde.sar import training  # noqa: E402
@@ -154,6 +154,11 @@ def test_the_packaged_configuration_reads():
         ("held = 2", "held = 5", "24x40 holds 5 of its 5 cases"),
         ("held = 2", "", "no group holds cases for validation"),
         ("share = 1.0", "share = -1.0", "shares are"),
+        (
+            "[schedule]",
+            "[[data.groups]]\nshape = [24, 40]\ncases = 3\nshare = 1.0\n[schedule]",
+            "'24x40', '24x40'.*each shape once",
+        ),
         ("replicates = 6", "replicates = 1", "has one replicate"),
         ("replicates = 6", "replicates = 0", "replicates 0"),
         ("cells = 1920", "cells = ", "config .*config.toml"),
@@ -173,6 +178,8 @@ def test_a_wrong_configuration_names_the_problem(tmp_path, old, new, message):
         ("widths = [8, 16]", "width = [8, 16]", r"\['width'\]"),
         ('"net"', '"nett"', "did you mean 'net'"),
         ("[schedule]", "[variation]\nroll = true\n[schedule]", "roll"),
+        ("[schedule]", "[variation]\ngaps = 20\n[schedule]", "gaps 20"),
+        ("[schedule]", "[variation]\nreplicates = 0\n[schedule]", "replicates is 0"),
     ],
 )
 def test_wrong_settings_show_before_anything_is_simulated(tmp_path, old, new, message):
@@ -196,6 +203,19 @@ def test_a_network_on_replicates_needs_all_of_them(tmp_path, old, new):
     assert old in UNET
     with pytest.raises(ParameterError, match=r"'unet' takes exactly 4 replicates and no gaps.*set"):
         run(tmp_path, tmp_path / "data", UNET.replace(old, new))
+
+
+def test_a_network_of_windows_needs_windows_of_its_size(tmp_path):
+    for wrong in ("", "window = 11"):
+        with pytest.raises(ParameterError, match="set window = 9"):
+            run(tmp_path, tmp_path / "data", CNN.replace("window = 9", wrong))
+
+
+def test_a_run_that_diverges_leaves_no_weights(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(training, "_validation", lambda _: lambda _: {"score": float("nan")})
+    with pytest.raises(SolverError, match=r"no validation .* diverged"):
+        run(tmp_path, data, NET)
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
 def test_a_name_that_does_not_exist_lists_those_that_do():

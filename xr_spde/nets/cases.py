@@ -44,6 +44,11 @@ class Variation:
         replicates want it.
     gaps : float
         Share of the visits with missing cells (a third each: coasts, clouds, single cells).
+
+    Raises
+    ------
+    ParameterError
+        For fewer than one replicate, or no such share.
     """
 
     replicates: int = 30
@@ -53,6 +58,13 @@ class Variation:
     scales: bool = True
     standardize: bool = False
     gaps: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.replicates < 1 or not 0.0 <= self.gaps <= 1.0:
+            raise ParameterError(
+                f"replicates is {self.replicates} and gaps {self.gaps}; expected at least 1, and "
+                "a share in [0, 1]"
+            )
 
 
 def _smooth(shape: tuple[int, int], rng: Rng) -> Array:

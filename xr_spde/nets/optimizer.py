@@ -12,6 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from xr_spde._core.errors import unknown
+
+OPTIMIZERS = ("adamw", "muon")
+"""Optimisers by name."""
+
 
 class MuonAdam:
     """Muon on the weights of convolutions and linear layers, AdamW on the rest.
@@ -100,7 +105,14 @@ def make_optimizer(
     Returns
     -------
     MuonAdam or torch.optim.AdamW
+
+    Raises
+    ------
+    UnknownNameError
+        For another name.
     """
+    if kind not in OPTIMIZERS:
+        raise unknown("optimizer", kind, OPTIMIZERS)
     if kind == "muon":
         return MuonAdam(model, rate, decay)
     return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)

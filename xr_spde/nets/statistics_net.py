@@ -167,7 +167,9 @@ class StatisticsNet(nn.Module):
         """
         self.calibration.zero_()
         ratios: dict[int, list[Tensor]] = {}
-        for inputs, truth in cases:
+        device = self.calibration.device
+        for case, true in cases:
+            inputs, truth = case.to(device), true.to(device)
             k = int(torch.log2(inputs.replicates[0]).round())
             output = self(inputs)[..., : truth.shape[-2], : truth.shape[-1]]
             ratio = errors_of(output, truth).abs() / output[:, 4:].exp()

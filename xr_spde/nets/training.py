@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from xr_spde._core.errors import ParameterError
 from xr_spde.nets.lag_features import LagPyramid
 from xr_spde.nets.objectives import replicate_loss, statistics_loss
-from xr_spde.nets.optimizer import make_optimizer
+from xr_spde.nets.optimizer import OPTIMIZERS, make_optimizer
 
 Loss = Callable[[nn.Module, Any, Tensor], Tensor]
 
@@ -64,7 +64,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         counts, sizes = (self.steps, self.every, self.patience), (self.rate, self.clip)
-        known = self.optimizer in ("adamw", "muon")
+        known = self.optimizer in OPTIMIZERS
         if min(counts) < 1 or min(sizes) <= 0.0 or not 0.0 <= self.average < 1.0 or not known:
             raise ParameterError(
                 f"schedule is {asdict(self)}; expected steps, every and patience of at least 1, a "
@@ -96,7 +96,7 @@ class Run:
     Raises
     ------
     ParameterError
-        If the folder holds a run of another network.
+        If the folder holds a run of another network or optimiser.
     """
 
     def __init__(
@@ -132,7 +132,13 @@ class Run:
             ) from error
         self.mean.load_state_dict(state["mean"])
         self.best_state = state["best_state"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, ValueError) as error:
+            raise ParameterError(
+                f"{self.folder} holds a run with another optimizer than "
+                f"{self.schedule.optimizer!r}; set that one, or give another folder"
+            ) from error
         self.step, self.best, self.since = state["step"], state["best"], state["since"]
         self.best_scores = state["best_scores"]
 

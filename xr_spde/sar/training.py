@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from xr_spde._core.errors import ParameterError
+from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde._core.lazyimport import require
 from xr_spde._core.progress import track
 from xr_spde.sar.simulate import ARRAYS, CaseGroup, FreshCases, StoredCases, simulate_cases
@@ -41,6 +42,11 @@ def _network(config: TrainingConfig) -> tuple[Any, Any, Any]:
     except TypeError as error:
         raise ParameterError(f"[variation] or [schedule] of the config: {error}") from error
     network = build_network(config.architecture, config.options)
+    if config.architecture == "cnn" and config.window != network.size:
+        raise ParameterError(
+            f"window is {config.window} in [data], but the network of windows has {network.size} "
+            f"cells a side; set window = {network.size}"
+        )
     if config.architecture != "net":
         count, held = config.options["replicates"], min(g.replicates for g in config.groups)
         takes = variation.fixed and variation.replicates == count <= held and not variation.gaps
@@ -159,6 +165,13 @@ def train(
     -------
     Path
         Of the weights.
+
+    Raises
+    ------
+    ParameterError
+        If settings do not fit together, or cases have not been simulated.
+    SolverError
+        If the training diverged.
     """
     require("torch", "torch")
     from xr_spde.nets import training
@@ -192,6 +205,11 @@ def train(
         _validation(_held_cases(config, folder)),
     ):
         _LOG.info("%.0f s: %s", time.perf_counter() - began, json.dumps(row))
+    if not math.isfinite(run.best):
+        raise SolverError(
+            f"no validation of the run in {target} had a finite score: it diverged, and there is "
+            "nothing to keep; lower the rate or raise warmup in [schedule], in another folder"
+        )
     if moments:
         model.calibrate(_calibration_cases(config, folder))
     card = {

@@ -75,6 +75,10 @@ class TrainingConfig:
                     f"group {group.name} holds cases for validation, which are standardised, but "
                     "has one replicate; give more"
                 )
+        names = [group.name for group in self.groups]
+        if len(set(names)) < len(names):
+            # they would share one store: cases held by one are what the other trains on
+            raise ParameterError(f"groups have the shapes {names}; expected each shape once")
         if not any(self.held):
             raise ParameterError("no group holds cases for validation; give one held = 10, say")
         if min(self.shares) < 0.0 or sum(self.shares) <= 0.0:
