@@ -74,6 +74,22 @@ def test_value_is_the_density_of_the_observed_cells(ny, nx, boundary, rim, noise
     assert value == pytest.approx(dense(fields, maps, boundary, rim, noise, lost=1), rel=1e-9)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_units_only_shift_the_value(unit, noise):
+    kappa2, rho, theta, log_d = draw((8, 9), 5)
+    fields, q = gappy((8, 9), 4, 5), np.stack([kappa2, *tensor(rho, theta)])
+    first, second = (
+        ExactLikelihood(u * fields, "plane", rim=2).value_and_slope(
+            q, log_d + 2.0 * np.log(u), u**2 * noise
+        )
+        for u in (1.0, unit)
+    )
+    assert second[0] == pytest.approx(first[0] - np.isfinite(fields).sum() * np.log(unit), rel=1e-9)
+    for a, b in zip(first[1:], second[1:], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-7)
+
+
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("rim", [0, 2])
 @pytest.mark.parametrize("noise", [0.0, 0.2])

@@ -250,13 +250,14 @@ class ExactLikelihood:
             hidden = ~group.seen
             there = np.append(hidden, False)[self.far.neighbours]
             within = np.where(hidden & there, gram, 0.0)
-            within[own] += group.seen
+            # what is observed drops out, its own precision kept for a scale the factor can bear
+            within[own, group.seen] = gram[own, group.seen]
             factor = self._factor(self.far.matrix(within), reach=2)
             right = self.far.matrix(gram) @ group.values
             mean = group.values - factor.solve(np.where(hidden[:, None], right, 0.0))
-            # what is observed was given the unit matrix; nothing of it is unknown
             spread = self.far.values(factor.inverse_on_pattern().data) * (hidden & there)
-            return mean, spread, constant - 0.5 * group.share * factor.logdet(), 0.0
+            logdet = factor.logdet() - float(np.log(gram[own, group.seen]).sum())
+            return mean, spread, constant - 0.5 * group.share * logdet, 0.0
         posterior = gram.copy()
         posterior[own] += group.seen / noise
         factor = self._factor(self.far.matrix(posterior), reach=2)
