@@ -65,11 +65,13 @@ copybutton_prompt_is_regexp = True
 RESULTS = {
     "estimate": "Estimation",
     "estimate_time": "Time of an estimate",
+    "likelihood": "Local and exact likelihood",
     "published_sar": "Networks",
     "small_networks": "Networks in small",
     "learning": "Learning curves",
     "transfer": "Other sizes of grids",
     "emulate": "Emulation",
+    "solvers": "Solvers",
     "climate": "Real data",
     "climate_networks": "Networks on real data",
 }
