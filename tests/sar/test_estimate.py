@@ -397,7 +397,7 @@ def refused(regional) -> dict:
             r"dim='time' is .*pass one of 'realization'"),
         "replicates that are space": (regional, {"dim": "lat"}, AxisNotFoundError,
             r"dim='lat' is .*'realization'"),
-        "one replicate": (regional[:1], {}, ParameterError,
+        "one replicate": (regional[:1], {"method": "whittle"}, ParameterError,
             r"1 replicate along 'realization'; at least 2 .*penalty="),
         "no replicates": (regional[:0], {}, ParameterError,
             r"0 replicates along 'realization'; at least 2"),
@@ -473,3 +473,22 @@ def test_messages_differ(bad_input):
             estimate(data, **settings)
         messages.add(str(caught.value))
     assert len(messages) == len(bad_input)
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "torch", "method"),
+    [
+        (1, {}, True, "net"),
+        (7, {}, True, "net"),
+        (8, {}, True, "whittle"),
+        (7, {"penalty": 50.0}, True, "whittle"),
+        (7, {}, False, "whittle"),
+        (7, {"method": "whittle"}, True, "whittle"),
+    ],
+)
+def test_few_replicates_are_read_by_the_network(monkeypatch, count, settings, torch, method):
+    from xr_spde.sar import settings as module
+
+    monkeypatch.setattr(module, "has_module", lambda _: torch)
+    lazy = xr.DataArray(np.zeros((count, 12, 14)), dims=("time", "lat", "lon")).chunk()
+    assert estimate(lazy, **settings).attrs["xr_spde_method"] == method

@@ -54,8 +54,9 @@ class _SarAccessor(Generic[Obj]):
         dim : str, optional
             Dimension of the replicates (members, years, ...); found by itself where it is clear.
         method : str, default "auto"
-            "whittle" (training-free likelihood, which "auto" takes), "net" (the trained network
-            on lag statistics), or "unet", "vit", "stun", "cnn" with ``weights``.
+            "whittle" (local likelihood, no training), "mle" (exact likelihood), "net" (the
+            trained network on lag statistics), or "unet", "vit", "stun", "cnn" with ``weights``;
+            "auto" is "net" below 8 replicates if torch is installed, else "whittle".
         uncertainty : bool, default False
             Whether to add standard errors.
         modes : int or "auto", default "auto"

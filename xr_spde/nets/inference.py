@@ -56,7 +56,7 @@ def network(path: str | os.PathLike[str], *, device: str = "cpu") -> nn.Module:
     """
     place = Path(path)
     modified = place.stat().st_mtime if place.is_file() else 0.0
-    return _loaded(str(place), modified, device)
+    return _loaded(str(place.resolve()), modified, device)
 
 
 _lock = threading.Lock()

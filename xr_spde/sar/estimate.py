@@ -79,7 +79,8 @@ def estimate(
         whose weights come with the package (needs torch): any grid, any number of replicates, gaps,
         in a second or so. "unet", "vit", "stun" and "cnn" are LatticeVision's networks on
         standardised replicates; they need ``weights`` trained for that number of replicates.
-        "auto" is "whittle".
+        "auto" is "net" for fewer than 8 replicates where torch is installed and no ``penalty`` is
+        given, else "whittle"; the attribute ``xr_spde_method`` tells.
     uncertainty : bool, default False
         Add ``kappa2_stderr``, ``rho_stderr``, ``theta_stderr``: from the curvature of the penalised
         likelihood, or as the default network predicts them.
@@ -150,15 +151,16 @@ def estimate(
     >>> round(float(params.theta.mean()), 1)
     0.5
     """
-    chosen, file, steps = check_method(method, weights, refine)
+    check_method(method, weights, refine)
     uncertainty = check_uncertainty(uncertainty)
-    patterns, spacing = check_raw(chosen, modes, dilation, uncertainty)
     fields = as_float(array_of(obj, x=x, y=y))
     spatial = find_spatial(fields, x=x, y=y)
     replicates = find_replicates(fields, dim, spatial=spatial)
     grid = Grid.from_object(fields, x=x, y=y)
     check_size(grid)
     count = fields.sizes[replicates]
+    chosen, file, steps = check_method(method, weights, refine, count=count, penalty=penalty)
+    patterns, spacing = check_raw(chosen, modes, dilation, uncertainty)
     check_refine(steps, count, replicates)
     settings = Settings(
         grid=grid,

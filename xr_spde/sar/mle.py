@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_spde._core.errors import SolverError
 from xr_spde.fields.exact import ExactLikelihood
 from xr_spde.fields.field import automatic_buffer
 from xr_spde.sar.local import Local, jacobian_of, q_of
@@ -98,9 +99,16 @@ class ExactProblem:
         by_maps = np.einsum("pan,an->pn", jacobian_of(maps[:3]), by_q.reshape(4, -1))
         slope = (basis.T @ np.vstack([by_maps, by_log_d.reshape(1, -1)]).T).T
         kept, local.nodes = local.nodes, nodes
-        total = local.roughness(nodes) - value, local.roughness_slope() - slope
+        by_roughness = local.roughness_slope()
         local.nodes = kept
-        return total
+        return local.roughness(nodes) - value, by_roughness - slope
+
+    def _try(self, nodes: Float) -> tuple[float, Float]:
+        """Value and slope; infinite where the matrix cannot be factorised."""
+        try:
+            return self.value_and_slope(nodes)
+        except SolverError:
+            return np.inf, np.zeros_like(nodes)
 
     def _solver(self, nodes: Float) -> BandedFactor:
         """Factor of the expected information and the penalty."""
@@ -121,7 +129,7 @@ class ExactProblem:
             length = min(1.0, 1.0 / max(float(np.abs(step).max()), 1e-12))
             for _ in range(8):
                 trial = nodes + length * step
-                there, slope_there = self.value_and_slope(trial)
+                there, slope_there = self._try(trial)
                 if there <= value - 1e-4 * length * decrease:
                     break
                 length *= 0.4

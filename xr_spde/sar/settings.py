@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xr_spde._core.errors import GridError, ParameterError, unknown
+from xr_spde._core.lazyimport import has_module
 from xr_spde._core.memory import check_memory
 from xr_spde.fields.stencil import check_boundary
 from xr_spde.labels.grid import Grid
@@ -20,6 +21,9 @@ METHODS = ("auto", "whittle", "mle", "net", "unet", "vit", "stun", "cnn")
 _LIKELIHOODS = ("whittle", "mle")
 
 _ON_REPLICATES = ("unet", "vit", "stun", "cnn")
+
+NETWORK_BELOW = 8
+"""Replicates below which the default network is the automatic choice."""
 
 DILATIONS = (1, 2, 4, 8)
 """Distances between the neighbours of the stencil that are tried, in cells."""
@@ -91,11 +95,27 @@ class Settings:
         return self.boundary != "plane"
 
 
-def check_method(method: str, weights: Any, refine: Any) -> tuple[str, str | None, int]:
+def automatic_method(count: int, penalty: Any) -> str:
+    """Return the estimator that is best for a number of replicates, as far as it can run here.
+
+    For few replicates the network is ahead on simulated and on real fields
+    (``benchmarks/published_sar.py``, ``benchmarks/climate_networks.py``); for eight and more, which
+    allow large-scale patterns, the likelihood is as good on real ones, and needs no torch.
+    """
+    here = has_module("torch") and has_module("safetensors")
+    return "net" if 1 <= count < NETWORK_BELOW and penalty is None and here else "whittle"
+
+
+def check_method(
+    method: str, weights: Any, refine: Any, *, count: int = NETWORK_BELOW, penalty: Any = None
+) -> tuple[str, str | None, int]:
     """Return the estimator, its weights and the steps of the likelihood after it."""
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    chosen = "whittle" if method == "auto" else method
+    chosen = method
+    if method == "auto":
+        named = weights is not None or refine != 0
+        chosen = "whittle" if named else automatic_method(count, penalty)
     if chosen in _LIKELIHOODS and (weights is not None or refine != 0):
         raise ParameterError(
             f"weights={weights!r} and refine={refine!r} belong to networks; method={method!r} has "
@@ -227,7 +247,7 @@ def check_penalty(penalty: Any, count: int, dim: str, *, method: str) -> float |
                 f"{count} replicate{'' if count == 1 else 's'} along {dim!r}; at least 2 are "
                 "needed to tell spread from mean; pass more members or times, name another "
                 "dimension with dim=, or declare how smooth the maps are with penalty= (the one "
-                "replicate is then taken as an anomaly)"
+                'replicate is then taken as an anomaly), or give method="net", which needs torch'
             )
         return None
     number = isinstance(penalty, int | float | np.number) and not isinstance(penalty, bool)
