@@ -146,7 +146,7 @@ def lazy_members(
     tasks: dict[Any, tuple[Any, ...]] = {}
     for flat, index in enumerate(product(*map(range, lead))):
         inputs = [(p.name, *index, *(0,) * (p.ndim - len(lead))) for p in lazy]
-        # Blocks that depend on one task each: a small graph, spread evenly over the workers.
+        # One task gathers them for all blocks: references from each would double the graph.
         shared = (gathered, *index)
         tasks[shared] = (_gather, (flat,) if lead else (), len(lead), *inputs)
         for b, (start, size) in enumerate(zip(starts, sizes, strict=True)):
