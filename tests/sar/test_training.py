@@ -234,3 +234,11 @@ def test_fresh_cases_need_no_stored_ones_but_those_held(tmp_path):
     )
     ours, theirs = (load_weights(path).state_dict() for path in (first, second))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_goes_on_with_its_own_settings_only(tmp_path, data):
+    run(tmp_path, data, NET)
+    longer = NET.replace("steps = 6", "steps = 9")
+    run(tmp_path, data, longer)
+    with pytest.raises(ParameterError, match="other settings"):
+        run(tmp_path, data, longer.replace("warmup = 2", "warmup = 1"))

@@ -92,11 +92,13 @@ class Run:
         Where checkpoints (``state.pt``) and the record (``record.jsonl``) go.
     device : str, optional
         Torch device.
+    recipe : str, optional
+        Everything else that decides what the weights become; kept in the checkpoint.
 
     Raises
     ------
     ParameterError
-        If the folder holds a run of another network or optimiser.
+        If the folder holds a run of another network, optimiser or recipe.
     """
 
     def __init__(
@@ -106,7 +108,9 @@ class Run:
         folder: str | os.PathLike[str],
         *,
         device: str = "cpu",
+        recipe: str = "",
     ) -> None:
+        self.recipe = recipe
         self.schedule, self.folder, self.device = schedule, Path(folder), device
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model = model.to(device)
@@ -139,6 +143,11 @@ class Run:
                 f"{self.folder} holds a run with another optimizer than "
                 f"{self.schedule.optimizer!r}; set that one, or give another folder"
             ) from error
+        if state["recipe"] != self.recipe:
+            raise ParameterError(
+                f"{self.folder} holds a run with other settings; give another folder, or these:\n"
+                f"{state['recipe']}"
+            )
         self.step, self.best, self.since = state["step"], state["best"], state["since"]
         self.best_scores = state["best_scores"]
 
@@ -152,6 +161,7 @@ class Run:
             "best": self.best,
             "since": self.since,
             "best_scores": self.best_scores,
+            "recipe": self.recipe,
         }
         # a kill while writing must leave the former checkpoint whole
         partial = self.folder / "state.pt.partial"

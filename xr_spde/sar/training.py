@@ -189,7 +189,7 @@ def train(
         "moments": moments,
     }
     batches = CaseBatches(groups, config.shares, variation=variation, seed=config.seed, **shared)
-    run = training.Run(model, schedule, target, device=device)
+    run = training.Run(model, schedule, target, device=device, recipe=config.recipe)
     if moments and run.step == 0:
         whole = CaseBatches(
             groups, config.shares, variation=Variation(gaps=0.0), seed=config.seed + 1, **shared

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,16 @@ class TrainingConfig:
             return ()
         pairs = zip(self.groups, self.held, strict=True)
         return tuple(replace(group, cases=self.calibration) for group, held in pairs if held)
+
+    @property
+    def recipe(self) -> str:
+        """Settings that decide what the weights become, but for how long they are trained."""
+        settings = asdict(self)
+        for name in ("text", "threads", "calibration"):
+            del settings[name]
+        length = ("steps", "every", "patience")
+        settings["schedule"] = {k: v for k, v in self.schedule.items() if k not in length}
+        return json.dumps(settings, sort_keys=True)
 
     @classmethod
     def read(cls, source: str | os.PathLike[str]) -> TrainingConfig:
