@@ -127,3 +127,13 @@ def test_flat_maps_as_prior_change_nothing(cases):
     near = LocalProblem(gram, weight, model, prior=prior).fit(steps=60)
     for name in ("log_kappa2", "h1", "h2"):
         np.testing.assert_allclose(getattr(near, name), getattr(alone, name), atol=0.02)
+
+
+def test_maps_known_for_sure_stay(cases):
+    fields, truth = cases[1]
+    sure = np.zeros((3, 3, *SHAPE))
+    for k in range(3):
+        sure[k, k] = 1e-8
+    wrong = LocalFit(truth.log_kappa2 + 1.0, truth.h1, truth.h2, truth.h1, truth.penalty, sure)
+    kept = refined(wrong, *problems(fields, wrong), steps=5)
+    assert error(kept, wrong) < 0.01

@@ -4,7 +4,7 @@ A network trained on a prior is close to the mean of its posterior there, and a 
 likelihood's own maximum would lead away from it; where data are unlike the prior the step helps.
 Which of the two holds is asked of the data: steps taken on every other replicate are scaled by the
 factor under which the rest are most likely, and the other way round. The network has seen all of
-them, which counts in its favour: doubtful steps are not taken.
+them, which counts in its favour, and its standard errors hold the maps where it is sure of them.
 """
 
 from __future__ import annotations

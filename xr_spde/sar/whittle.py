@@ -31,10 +31,8 @@ from xr_spde.solvers.strips import BandedFactor, diagonal_blocks, strips
 
 Float = NDArray[np.float64]
 
-_PROBES = 16
-_MOST_NODES = 1600
-# keeps the system regular where neither data nor roughness say anything
-_RIDGE = 1e-4
+_PROBES, _MOST_NODES = 16, 1600
+_RIDGE = 1e-4  # keeps the system regular where neither data nor roughness say anything
 #: Largest ratio of ranges and squared inverse range (per cell) that data are taken to show.
 MAX_RHO, MAX_KAPPA2 = 15.0, 20.0
 
@@ -119,8 +117,8 @@ class LocalProblem:
     model : LocalModel
         Domain and penalty.
     prior : LocalFit, optional
-        Maps that the roughness is counted from instead of from flat ones; their innovations'
-        variance is not used.
+        Maps that the roughness is counted from instead of from flat ones, and that hold each node
+        by their covariance, if they have one; their innovations' variance is not used.
     """
 
     def __init__(
@@ -140,14 +138,13 @@ class LocalProblem:
         order, self.strip = strips(self.grid.shape, periodic=(False, model.periodic), reach=2)
         self.order = (order[:, None] + self.grid.size * np.arange(4)).ravel()
         self.response = np.zeros(self.weight.size)
-        shift = 2.0 * np.log(model.dilation)
-        self.low = np.log(min_kappa2(self.shape)) + shift
+        self.low = np.log(min_kappa2(self.shape)) + 2.0 * np.log(model.dilation)
         self.high = np.log(MAX_KAPPA2)
         # the walls must be as stiff as the data are heavy
         self.barrier = 20.0 + np.asarray(self.basis.T @ self.weight)
         rng = np.random.Generator(np.random.SFC64(0))
         self.probes = rng.choice([-1.0, 1.0], size=(4, self.grid.size, _PROBES))
-        self.base, self.base_cells, self.base_nodes = self.around(prior)
+        self.base, self.base_cells, self.base_nodes, self.hold = self.around(prior)
         self.nodes = self.start() if prior is None else self.start_at_base()
         self.penalty = self.first_penalty()
 
@@ -201,17 +198,21 @@ class LocalProblem:
         self.optimise(steps=steps)
         return LocalFit(*self.maps(), self.penalty, self.covariance() if uncertainty else None)
 
-    def around(self, prior: LocalFit | None) -> tuple[Float, Float, Float]:
-        """Prior maps on all cells, on the pooled cells with data, and at the nodes."""
+    def around(self, prior: LocalFit | None) -> tuple[Float, Float, Float, Float]:
+        """Prior maps on all cells, on the pooled cells with data, at the nodes; precision there."""
         if prior is None:
-            return (np.zeros((4, 1)),) * 3
+            return (np.zeros((4, 1)),) * 4
         log_kappa2 = prior.log_kappa2 + 2.0 * np.log(self.dilation)
         maps = np.stack([log_kappa2, prior.h1, prior.h2, np.zeros(self.shape)])
         rows, columns = (np.rint(p).astype(np.int64) for p in (self.rows, self.columns))
         cells = maps[:, rows[:, None], columns].reshape(4, -1)[:, self.valid]
         basis, flat = self.grid.basis(), maps.reshape(4, -1)
         weights = np.asarray(basis.sum(axis=0)).ravel()
-        return flat, cells, (basis.T @ flat.T).T / np.maximum(weights, 1e-12)
+        hold = np.zeros((4, self.grid.size))
+        if prior.covariance is not None:
+            variance = np.einsum("iijk->ijk", prior.covariance).reshape(3, -1)
+            hold[:3] = weights / np.maximum((basis.T @ variance.T).T, 1e-12)
+        return flat, cells, (basis.T @ flat.T).T / np.maximum(weights, 1e-12), hold
 
     def start_at_base(self) -> Float:
         """Start at the prior's maps, with the innovations' local variance."""
@@ -254,9 +255,8 @@ class LocalProblem:
 
     def first_penalty(self) -> Float:
         """Roughness weights to begin with, or the declared ones."""
-        if self.model.penalty is None:
-            return np.full((4, 2), 30.0)
-        return np.tile([1e-3, float(self.model.penalty)], (4, 1))
+        given = self.model.penalty
+        return np.full((4, 2), 30.0) if given is None else np.tile([1e-3, float(given)], (4, 1))
 
     def maps(self) -> tuple[Float, Float, Float, Float]:
         """Interpolate the four maps to the whole grid, clipped to the bounds."""
@@ -274,9 +274,8 @@ class LocalProblem:
         log_kappa2, h1, h2, _ = self.maps()
         buffer = self.model.buffer
         if not isinstance(buffer, int):
-            buffer = automatic_buffer(
-                np.exp(log_kappa2), np.exp(np.hypot(h1, h2)), boundary=self.model.boundary
-            )
+            kappa2, rho = np.exp(log_kappa2), np.exp(np.hypot(h1, h2))
+            buffer = automatic_buffer(kappa2, rho, boundary=self.model.boundary)
         excess = excess_response(log_kappa2, h1, h2, boundary=self.model.boundary, buffer=buffer)
         rows, columns = (np.rint(p).astype(np.int64) for p in (self.rows, self.columns))
         self.response = excess[np.ix_(rows, columns)].ravel()[self.valid]
@@ -325,6 +324,7 @@ class LocalProblem:
     def roughness(self, nodes: Float) -> float:
         """Penalty of rough maps and of values beyond the bounds."""
         total = 0.5 * sum(float(self.barrier @ excess**2) for excess in self.beyond(nodes))
+        total += 0.5 * float(np.sum(self.hold * nodes**2))
         for values, (first, second) in zip(nodes, self.penalty, strict=True):
             total += 0.5 * first * float(values @ (self.grid.membrane @ values))
             total += 0.5 * second * float(values @ (self.grid.plate @ values))
@@ -334,7 +334,7 @@ class LocalProblem:
         """Gradient of `roughness`."""
         low, high, stretched = self.beyond(self.nodes)
         slope = (self.grid.membrane @ self.nodes.T).T * self.penalty[:, :1]
-        slope += (self.grid.plate @ self.nodes.T).T * self.penalty[:, 1:]
+        slope += (self.grid.plate @ self.nodes.T).T * self.penalty[:, 1:] + self.hold * self.nodes
         slope[0] += self.barrier * (low + high)
         tensor = (self.nodes + self.base_nodes)[1:3]
         slope[1:3] += self.barrier * stretched * tensor / np.maximum(np.hypot(*tensor), 1e-12)
@@ -358,7 +358,7 @@ class LocalProblem:
         information = local.information().reshape(16, -1) * self.weight
         data = (self.pairs.matrix @ information.T).T
         low, high, stretched = self.beyond(self.nodes)
-        extra = np.full(self.nodes.shape, _RIDGE)
+        extra = _RIDGE + np.broadcast_to(self.hold, self.nodes.shape)
         if walls:
             extra[0] += self.barrier * ((low < 0) | (high > 0))
             extra[1:3] += self.barrier * (stretched > 0)
