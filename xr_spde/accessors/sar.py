@@ -56,7 +56,7 @@ class _SarAccessor(Generic[Obj]):
         method : str, default "auto"
             "whittle" (local likelihood, no training), "mle" (exact likelihood), "net" (the
             trained network on lag statistics), or "unet", "vit", "stun", "cnn" with ``weights``;
-            "auto" is "net" below 8 replicates if torch is installed, else "whittle".
+            "auto" is "net" for one replicate if torch is installed, else "whittle".
         uncertainty : bool, default False
             Whether to add standard errors.
         modes : int or "auto", default "auto"

@@ -22,7 +22,7 @@ _LIKELIHOODS = ("whittle", "mle")
 
 _ON_REPLICATES = ("unet", "vit", "stun", "cnn")
 
-NETWORK_BELOW = 8
+NETWORK_BELOW = 2
 """Replicates below which the default network is the automatic choice."""
 
 DILATIONS = (1, 2, 4, 8)
@@ -96,11 +96,12 @@ class Settings:
 
 
 def automatic_method(count: int, penalty: Any) -> str:
-    """Return the estimator that is best for a number of replicates, as far as it can run here.
+    """Return the estimator to take for a number of replicates, as far as it can run here.
 
-    For few replicates the network is ahead on simulated and on real fields
-    (``benchmarks/published_sar.py``, ``benchmarks/climate_networks.py``); for eight and more, which
-    allow large-scale patterns, the likelihood is as good on real ones, and needs no torch.
+    The network is ahead on fields of its prior for every number of replicates
+    (``benchmarks/published_sar.py``), but only on some real ones
+    (``benchmarks/climate_networks.py``): the likelihood, which needs no torch, stays the rule. It
+    cannot read a single replicate without a declared penalty; the network can.
     """
     here = has_module("torch") and has_module("safetensors")
     return "net" if 1 <= count < NETWORK_BELOW and penalty is None and here else "whittle"
