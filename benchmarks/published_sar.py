@@ -36,7 +36,6 @@ NAMES = ("log kappa2", "theta", "rho")
 # what is scored on the first fields only: the least M, and how
 SOME: dict[str, tuple[int, dict[str, Any]]] = {
     "net": (1, {"method": "net"}),
-    "net, refine=10": (5, {"method": "net", "refine": 10}),
     "whittle": (1, {"method": "whittle"}),
     "mle": (30, {"method": "mle"}),
 }

@@ -135,5 +135,6 @@ def test_maps_known_for_sure_stay(cases):
     for k in range(3):
         sure[k, k] = 1e-8
     wrong = LocalFit(truth.log_kappa2 + 1.0, truth.h1, truth.h2, truth.h1, truth.penalty, sure)
-    kept = refined(wrong, *problems(fields, wrong), steps=5)
+    kept = refined(wrong, *problems(fields, wrong), steps=5, uncertainty=True)
     assert error(kept, wrong) < 0.01
+    assert kept.covariance is sure

@@ -41,7 +41,8 @@ def refined(
     steps : int
         Largest number of scoring steps.
     uncertainty : bool, optional
-        Also give the covariance: of the network where it stays, else of the likelihood.
+        Also give the covariance: that of the network if it has one, since its maps hold the
+        result; else that of the likelihood.
 
     Returns
     -------
@@ -59,9 +60,10 @@ def refined(
     if part == 0.0:
         return fit
     begun = whole.nodes.copy()
-    moved = whole.adjust(steps=steps, uncertainty=uncertainty)
+    moved = whole.adjust(steps=steps, uncertainty=uncertainty and fit.covariance is None)
     whole.nodes = begun + part * (whole.nodes - begun)
-    return LocalFit(*whole.maps(), whole.penalty, moved.covariance)
+    covariance = moved.covariance if fit.covariance is None else fit.covariance
+    return LocalFit(*whole.maps(), whole.penalty, covariance)
 
 
 def _scaled(half: LocalProblem, nodes: NDArray[np.float64]) -> NDArray[np.float64]:
