@@ -27,7 +27,6 @@ FEW = (5, 15)
 METHODS: dict[str, dict[str, object]] = {
     "whittle": {"method": "whittle"},
     "net": {"method": "net"},
-    "net, refine=10": {"method": "net", "refine": 10},
 }
 
 
