@@ -67,6 +67,7 @@ RESULTS = {
     "estimate_time": "Time of an estimate",
     "likelihood": "Local and exact likelihood",
     "published_sar": "Networks",
+    "network_time": "Time of a network",
     "refine": "From the network to the likelihood",
     "small_networks": "Networks in small",
     "learning": "Learning curves",
