@@ -282,8 +282,7 @@ def main() -> None:
         f"{', '.join(published.NAMES)}. {options.minutes:g} CPU minutes each, on one thread, "
         f'{options.jobs} at once; "times better" than the better window network.',
         table,
-        "Fewer replicates:",
-        count_table(by_count, options.counts) if by_count else "",
+        *(["Fewer replicates:", count_table(by_count, options.counts)] if by_count else []),
         "Sizes, and the validation score (sum of relative errors) of the trials of learning rates:",
         size_table(results),
     ]
