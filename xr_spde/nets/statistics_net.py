@@ -220,12 +220,17 @@ def errors_of(output: Tensor, truth: Tensor) -> Tensor:
     Tensor (B, 3, H, W)
         Of log kappa2, and of log H along and across the estimated direction.
     """
-    log_kappa2, log_rho, cosine, sine = output[:, :4].unbind(1)
-    true_kappa2, true_rho, theta = truth.unbind(1)
-    true_cosine, true_sine = torch.cos(2.0 * theta), torch.sin(2.0 * theta)
-    along = cosine * true_cosine + sine * true_sine
-    across = cosine * true_sine - sine * true_cosine
+    log_kappa2, log_rho = output[:, 0], output[:, 1]
+    true_kappa2, true_rho = truth[:, 0], truth[:, 1]
+    along, across = _turned(output, truth)
     return torch.stack([true_kappa2 - log_kappa2, true_rho * along - log_rho, true_rho * across], 1)
+
+
+def _turned(output: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of twice the angle from the estimated direction to the true one."""
+    cosine, sine, theta = output[:, 2], output[:, 3], truth[:, 2]
+    true_cosine, true_sine = torch.cos(2.0 * theta), torch.sin(2.0 * theta)
+    return cosine * true_cosine + sine * true_sine, cosine * true_sine - sine * true_cosine
 
 
 def loss_terms(output: Tensor, truth: Tensor) -> dict[str, Tensor]:
@@ -247,9 +252,9 @@ def loss_terms(output: Tensor, truth: Tensor) -> dict[str, Tensor]:
         "kappa2", "rho", "tensor", "angle": squared errors in units of the prior's spread;
         "spread": negative log-likelihood.
     """
-    log_kappa2, log_rho, cosine, sine = output[:, :4].unbind(1)
-    true_kappa2, true_rho, theta = truth.unbind(1)
-    along = cosine * torch.cos(2.0 * theta) + sine * torch.sin(2.0 * theta)
+    log_kappa2, log_rho = output[:, 0], output[:, 1]
+    true_kappa2, true_rho = truth[:, 0], truth[:, 1]
+    along, _ = _turned(output, truth)
     errors = errors_of(output, truth)
     spread, zero = output[:, 4:], torch.zeros_like(errors[:, 1:])
     likelihood = 0.5 * (errors.detach() * torch.exp(-spread)).square() + spread

@@ -39,7 +39,7 @@ class ExactProblem:
     dilation = 1
 
     def __init__(self, local: LocalProblem, members: Float, *, anomalies: bool) -> None:
-        self.local, self._anomalies = local, anomalies
+        self.local, self._anomalies, self._basis = local, anomalies, local.grid.basis()
         with np.errstate(invalid="ignore"):
             counts = np.isfinite(members).sum(0)
             mean = np.nansum(members, 0) / np.maximum(counts, 1)
@@ -91,17 +91,14 @@ class ExactProblem:
     def value_and_slope(self, nodes: Float) -> tuple[float, Float]:
         """Return the negative penalised log-likelihood of node values (4, k), and its slope."""
         local = self.local
-        basis = local.grid.basis()
+        basis = self._basis
         maps = (basis @ nodes.T).T + local.base
         cells = (4, *local.shape)
         q = q_of(maps[:3]).reshape(cells)
         value, by_q, by_log_d, _ = self._likelihood.value_and_slope(q, maps[3].reshape(cells[1:]))
         by_maps = np.einsum("pan,an->pn", jacobian_of(maps[:3]), by_q.reshape(4, -1))
         slope = (basis.T @ np.vstack([by_maps, by_log_d.reshape(1, -1)]).T).T
-        kept, local.nodes = local.nodes, nodes
-        by_roughness = local.roughness_slope()
-        local.nodes = kept
-        return local.roughness(nodes) - value, by_roughness - slope
+        return local.roughness(nodes) - value, local.roughness_slope(nodes) - slope
 
     def _try(self, nodes: Float) -> tuple[float, Float]:
         """Value and slope; infinite where the matrix cannot be factorised."""

@@ -286,7 +286,7 @@ class LocalProblem:
         for _ in range(steps):
             value, slope = local.value_and_slope(self.response)
             now = float(self.weight @ value) + self.roughness(self.nodes)
-            gradient = (self.basis.T @ (slope * self.weight).T).T + self.roughness_slope()
+            gradient = (self.basis.T @ (slope * self.weight).T).T + self.roughness_slope(self.nodes)
             solver = BandedFactor(self.hessian(local), self.order)
             step = -solver.solve(gradient.reshape(-1, 1)).reshape(self.nodes.shape)
             length, local = self.line_search(step, local, now)
@@ -330,13 +330,13 @@ class LocalProblem:
             total += 0.5 * second * float(values @ (self.grid.plate @ values))
         return total
 
-    def roughness_slope(self) -> Float:
+    def roughness_slope(self, nodes: Float) -> Float:
         """Gradient of `roughness`."""
-        low, high, stretched = self.beyond(self.nodes)
-        slope = (self.grid.membrane @ self.nodes.T).T * self.penalty[:, :1]
-        slope += (self.grid.plate @ self.nodes.T).T * self.penalty[:, 1:] + self.hold * self.nodes
+        low, high, stretched = self.beyond(nodes)
+        slope = (self.grid.membrane @ nodes.T).T * self.penalty[:, :1]
+        slope += (self.grid.plate @ nodes.T).T * self.penalty[:, 1:] + self.hold * nodes
         slope[0] += self.barrier * (low + high)
-        tensor = (self.nodes + self.base_nodes)[1:3]
+        tensor = (nodes + self.base_nodes)[1:3]
         slope[1:3] += self.barrier * stretched * tensor / np.maximum(np.hypot(*tensor), 1e-12)
         return slope
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -38,20 +39,20 @@ def predict_bytes(n: int) -> int:
     return int(150.0 * n * max(math.log2(n), 1.0))
 
 
+def _gram_diagonal(matrix: sp.csc_array, shape: tuple[int, int], boundary: str) -> np.ndarray:
+    return gram_inverse(matrix, shape=shape, boundary=boundary)[0]
+
+
 def _superlu(matrix: sp.csc_array, shape: tuple[int, int], boundary: str) -> Factor:
     n = shape[0] * shape[1]
     order = elimination_order(shape, boundary=boundary, reach=1) if n >= GEOMETRIC_FROM else None
 
-    def diagonal() -> np.ndarray:
-        return gram_inverse(matrix, shape=shape, boundary=boundary)[0]
-
+    diagonal = partial(_gram_diagonal, matrix, shape, boundary)
     return SuperLUFactor(matrix, permutation=order, gram_diagonal=diagonal)
 
 
 def _dissection(matrix: sp.csc_array, shape: tuple[int, int], boundary: str) -> Factor:
-    def diagonal() -> np.ndarray:
-        return gram_inverse(matrix, shape=shape, boundary=boundary)[0]
-
+    diagonal = partial(_gram_diagonal, matrix, shape, boundary)
     return GridFactor(matrix, shape=shape, boundary=boundary, gram_diagonal=diagonal)
 
 
