@@ -8,13 +8,15 @@ import io
 import json
 import pickle
 import sys
+import types
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from xr_spde import _core
-from xr_spde._core import errors
+from xr_spde._core import device, errors
 from xr_spde._core.device import resolve_device
 from xr_spde._core.lazyimport import has_module, require
 from xr_spde._core.options import set_options
@@ -86,9 +88,40 @@ def test_broken_module_is_told_from_a_missing_one(tmp_path, monkeypatch):
 
 def test_device(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(device, "card_count", device.card_count.__wrapped__)
     assert resolve_device() == "cpu"
     with set_options(device="cuda"), pytest.raises(errors.MissingDependencyError, match="gpu"):
         resolve_device()
+
+
+class Runtime(types.ModuleType):
+    """What cupy says of the cards it finds."""
+
+    def __init__(self, count: int | None) -> None:
+        super().__init__("cupy")
+        self.__spec__ = ModuleSpec("cupy", None)
+        self.cuda = self.runtime = self
+        self.count = count
+
+    def getDeviceCount(self) -> int:
+        if self.count is None:
+            raise RuntimeError("no driver")
+        return self.count
+
+
+@pytest.mark.parametrize("count", [None, 0, 2])
+def test_a_card_is_used_if_cupy_reports_one(monkeypatch, count):
+    monkeypatch.setitem(sys.modules, "cupy", Runtime(count))
+    monkeypatch.setattr(device, "card_count", device.card_count.__wrapped__)
+    assert resolve_device() == ("cuda" if count else "cpu")
+    with set_options(device="cpu"):
+        assert resolve_device() == "cpu"
+    with set_options(device="cuda"):
+        if count:
+            assert resolve_device() == "cuda"
+        else:
+            with pytest.raises(errors.ParameterError, match=r'no graphics card.*device="cpu"'):
+                resolve_device()
 
 
 def test_progress_draws_only_when_asked():

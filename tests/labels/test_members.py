@@ -14,12 +14,13 @@ from xr_spde.labels.members import BLOCK_BYTES, lazy_members, members_per_block
 
 @pytest.mark.parametrize("n", [1, 31, 32, 100, 1000, 10**6])
 @pytest.mark.parametrize("member_bytes", [1, 4 * 46 * 71, 4 * 192 * 288, 8 * 512 * 1024, 10**9])
-def test_blocks_are_multiples_of_32_within_64_megabytes(n, member_bytes):
-    block = members_per_block(n, member_bytes)
+@pytest.mark.parametrize("group", [8, 64])
+def test_blocks_are_multiples_of_a_group_within_64_megabytes(n, member_bytes, group):
+    block = members_per_block(n, member_bytes, group)
     assert 1 <= block <= n
-    assert block % 32 == 0 or block == n
-    assert block * member_bytes <= BLOCK_BYTES or block <= 32
-    assert -(-n // block) <= 8 or (block + 32) * member_bytes > BLOCK_BYTES
+    assert block % group == 0 or block == n
+    assert block * member_bytes <= BLOCK_BYTES or block <= group
+    assert -(-n // block) <= 8 or (block + group) * member_bytes > BLOCK_BYTES
 
 
 def number_members(start, stop, path, a, b):

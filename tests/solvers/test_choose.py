@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import logging
 import threading
 import tracemalloc
 
@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from xr_spde._core.device import card_count
 from xr_spde._core.errors import (
     MemoryGuardError,
     MissingDependencyError,
     ParameterError,
+    SolverError,
     UnknownNameError,
 )
 from xr_spde._core.options import set_options
@@ -38,15 +40,37 @@ def test_every_solver_keeps_the_protocol(solver):
     assert factor.nbytes > 0
 
 
-def test_a_graphics_card_is_not_ignored_silently(monkeypatch):
-    with set_options(device="cuda"):
-        monkeypatch.setattr(choose, "resolve_device", lambda: "cuda")
-        with pytest.warns(UserWarning, match="runs on the processor"):
-            choose.factor(MATRIX, shape=SHAPE, boundary="cylinder")
-        monkeypatch.undo()
-        if importlib.util.find_spec("cupy") is None:
-            with pytest.raises(MissingDependencyError, match="gpu"):
-                choose.factor(MATRIX, shape=SHAPE, boundary="cylinder")
+@pytest.mark.skipif(card_count() > 0, reason="there is a graphics card")
+def test_a_graphics_card_that_is_not_there_is_an_error():
+    with set_options(device="cuda"), pytest.raises((MissingDependencyError, ParameterError)):
+        choose.factor(MATRIX, shape=SHAPE, boundary="cylinder")
+
+
+def test_the_log_says_what_was_chosen(caplog):
+    with caplog.at_level(logging.INFO, "xr_spde.solvers"):
+        choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", dtype=np.float32)
+    assert "12 x 15 nodes, solver='auto': dissection on the processor in float32" in caplog.text
+    assert "the limit is" in caplog.text
+
+
+def test_single_precision_is_refused_where_it_loses_too_much():
+    shape = (60, 60)
+    near = operator(np.full(shape, 1e-4), 7.0, 0.4, boundary="torus")
+    with pytest.raises(SolverError, match=r"error of [1-9]e-04.*limit 3e-05; factorise in float"):
+        choose.factor(near, shape=shape, boundary="torus", dtype=np.float32)
+    held = choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", dtype=np.float32)
+    assert held.solve(np.ones(held.n)).dtype == np.float32
+    other = choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", dtype="f4", solver="superlu")
+    assert other.solve(np.ones(held.n)).dtype == np.float64
+
+
+@pytest.mark.parametrize("solver", choose.SOLVERS)
+@pytest.mark.parametrize("kappa2", [1e-15, 1e-18, 1e-300])
+def test_near_singular_matrices_are_refused(solver, kappa2):
+    shape = (24, 32)
+    near = operator(np.full(shape, kappa2), 2.0, 0.4, boundary="torus")
+    with pytest.raises(SolverError, match=r"singular.*kappa2"):
+        choose.factor(near, shape=shape, boundary="torus", solver=solver)
 
 
 def test_large_grids_take_the_order_of_the_grid(monkeypatch):

@@ -1,4 +1,4 @@
-"""Elimination trees, and exact variances against dense algebra."""
+"""Exact variances against dense algebra."""
 
 from __future__ import annotations
 
@@ -13,54 +13,15 @@ from xr_spde._core.errors import MemoryGuardError, SolverError, UnknownNameError
 from xr_spde._core.options import set_options
 from xr_spde.fields.closed_form import torus_covariance
 from xr_spde.fields.sar import operator
-from xr_spde.fields.stencil import BOUNDARIES, assemble
+from xr_spde.fields.stencil import BOUNDARIES
 from xr_spde.solvers.dissection import gram_inverse, predict
-from xr_spde.solvers.tree import PERIODIC, dissect, elimination_order
+from xr_spde.solvers.grid_cut import PERIODIC
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 
 def test_every_boundary_has_its_periodic_axes():
     assert set(PERIODIC) == set(BOUNDARIES)
-
-
-@settings(max_examples=40)
-@given(
-    shape=shapes,
-    boundary=st.sampled_from(BOUNDARIES),
-    reach=st.sampled_from([1, 2]),
-    leaf=st.sampled_from([4, 16, 100]),
-)
-def test_pieces_couple_only_to_their_rim_which_comes_later(shape, boundary, reach, leaf):
-    tree = dissect(shape, boundary=boundary, reach=reach, leaf=leaf)
-    order = tree.order()
-    np.testing.assert_array_equal(np.sort(order), np.arange(shape[0] * shape[1]))
-    position = np.empty_like(order)
-    position[order] = np.arange(order.size)
-    pattern = assemble(np.ones((9, *shape)), boundary=boundary)
-    pattern = (pattern.T @ pattern if reach == 2 else pattern + pattern.T).tocsr()
-    for piece in tree.pieces:
-        box, rim = tree.nodes(piece.box), tree.rim(piece.box)
-        coupled = np.setdiff1d(pattern[box].indices, box)
-        assert np.isin(coupled, rim).all()
-        assert np.unique(rim).size == rim.size == tree.spread(piece.box, reach) - box.size
-        last = position[tree.nodes(piece.pivots)].max()
-        assert (position[rim] > last).all()
-        for child in piece.children:
-            assert np.isin(tree.rim(tree.pieces[child].box), np.union1d(box, rim)).all()
-
-
-def test_order_keeps_the_fill_low():
-    from xr_spde.solvers.superlu import SuperLUFactor
-
-    shape = (96, 96)
-    matrix = operator(np.full(shape, 0.1), 2.0, 0.3, boundary="cylinder")
-    natural = SuperLUFactor(matrix, permutation=np.arange(shape[0] * shape[1]))
-    order = elimination_order(shape, boundary="cylinder", reach=1)
-    geometric = SuperLUFactor(matrix, permutation=order)
-    degree = SuperLUFactor(matrix)
-    assert geometric.fill < 1.2 * degree.fill
-    assert geometric.fill < 0.4 * natural.fill
 
 
 @settings(max_examples=40)
@@ -127,4 +88,4 @@ def test_singular_and_unknown():
     with pytest.raises(SolverError, match="singular"):
         gram_inverse(matrix, shape=shape, boundary="plane")
     with pytest.raises(UnknownNameError, match="sphere"):
-        dissect(shape, boundary="sphere", reach=2, leaf=100)
+        gram_inverse(matrix, shape=shape, boundary="sphere")

@@ -39,6 +39,8 @@ def test_entries_match_the_dense_inverse(shape, boundary, leaf, symmetric, seed)
     inverse = np.linalg.inv(matrix.toarray())
     tolerance = 1e-9 * np.abs(inverse).max()
     np.testing.assert_allclose(held.inverse_diagonal(), np.diagonal(inverse), atol=tolerance)
+    expected = (inverse**2).sum(axis=1)
+    np.testing.assert_allclose(held.gram_inverse_diagonal(), expected, atol=1e-9 * expected.max())
     for transposed, expected in ((False, inverse), (True, inverse.T)):
         found = held.inverse_on_pattern(transposed=transposed)
         np.testing.assert_array_equal(found.indptr, matrix.indptr)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde.fields.sar import operator
 from xr_spde.fields.stencil import BOUNDARIES
+from xr_spde.solvers.grid_cut import PERIODIC
 from xr_spde.solvers.strips import BandedFactor, diagonal_blocks, strips
-from xr_spde.solvers.tree import PERIODIC
 
 SHAPES = [(13, 17), (17, 13), (40, 6), (6, 40), (5, 5), (3, 3)]
 

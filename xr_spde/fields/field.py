@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from xr_spde._core.errors import ParameterError
+from xr_spde._core.device import resolve_device
+from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde.fields.sar import operator, weights
 from xr_spde.fields.stencil import apply, check_boundary
 from xr_spde.solvers.cache import FACTORS
-from xr_spde.solvers.choose import check_solver, factor, guard
+from xr_spde.solvers.choose import LOGGER, check_solver, choose, factor
 from xr_spde.solvers.dissection import gram_inverse
 from xr_spde.solvers.factor import Factor
 
@@ -179,11 +180,22 @@ class GaussianField:
         return ny * nx
 
     @cached_property
+    def _chosen(self) -> str:
+        """Name of the solver, once and for all: the memory that is left may change."""
+        if self.solver != "auto":
+            return self.solver
+        return choose(self.padded_shape, boundary=self.boundary).solver
+
+    @property
     def key(self) -> str:
-        """Hash of everything that decides the matrix and its solver."""
+        """Hash of the matrix, with the solver and the device."""
+        return f"{self._digest}-{self._chosen}-{resolve_device()}"
+
+    @cached_property
+    def _digest(self) -> str:
+        """Hash of everything that decides the matrix."""
         digest = hashlib.blake2b(digest_size=20)
-        recipe = (self.shape, self.boundary, self.rim, check_solver(self.solver))
-        digest.update(repr(recipe).encode())
+        digest.update(repr((self.shape, self.boundary, self.rim)).encode())
         for array in (self.kappa2, self.rho, self.theta):
             digest.update(array.tobytes())
         return digest.hexdigest()
@@ -204,8 +216,15 @@ class GaussianField:
         maps = (self._pad(value) for value in (self.kappa2, self.rho, self.theta))
         return operator(*maps, boundary=self.boundary)
 
-    def factor(self) -> Factor:
+    def factor(self, dtype: DTypeLike = np.float64) -> Factor:
         """Return the factor of the padded matrix, from this process's cache.
+
+        Parameters
+        ----------
+        dtype : {float64, float32}, default float64
+            Of the factor. One in float32 that would lose more than
+            :data:`~xr_spde.solvers.choose.SINGLE_ERROR`, or for a solver that knows float64 only,
+            is in float64; the logger ``xr_spde.solvers`` says so.
 
         Raises
         ------
@@ -214,41 +233,48 @@ class GaussianField:
         SolverError
             If the matrix is singular.
         """
+        wanted = np.dtype(dtype)
 
         def build() -> Factor:
-            guard(self.padded_shape)
-            return factor(
-                self.matrix(),
-                shape=self.padded_shape,
-                boundary=self.boundary,
-                solver=self.solver,
-            )
+            grid: dict[str, Any] = {"shape": self.padded_shape, "boundary": self.boundary}
+            choose(**grid, solver=self._chosen, dtype=wanted)  # refuses before anything is made
+            try:
+                return factor(self.matrix(), **grid, solver=self._chosen, dtype=wanted)
+            except SolverError as error:
+                if wanted == np.float64:
+                    raise
+                LOGGER.info("float64 instead of %s: %s", wanted, error)
+            return self.factor()
 
-        return FACTORS.get(("factor", self.key), build)
+        return FACTORS.get(("factor", self.key, wanted.name), build)
 
-    def sample(self, noise: ArrayLike) -> Float:
+    def sample(self, noise: ArrayLike, dtype: DTypeLike = np.float64) -> Float:
         """Turn white noise into fields.
 
         Parameters
         ----------
         noise : array_like (K, size)
             Independent standard normals, one row per field over the padded grid.
+        dtype : {float64, float32}, default float64
+            Of the factor, see :meth:`factor`.
 
         Returns
         -------
         ndarray (K, ny, nx)
-            Fields of mean zero and covariance ``(B'B)^-1``, in float64. A field depends on its
-            own row of noise alone, bit for bit.
+            Fields of mean zero and covariance ``(B'B)^-1``, in the dtype of the factor. A field
+            depends on its own row of noise alone, bit for bit.
 
         Raises
         ------
         ParameterError
             For another shape.
+        MemoryGuardError
+            If a graphics card runs out of memory; says how many fields would fit.
         """
         rows = np.asarray(noise, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.size:
             raise ParameterError(f"noise has shape {rows.shape}; expected (K, {self.size})")
-        return self._crop(self.factor().solve(rows.T).T)
+        return self._crop(self.factor(dtype).solve(rows.T).T)
 
     def variance(self) -> Float:
         """Exact variance of every node.

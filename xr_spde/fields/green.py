@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from xr_spde.fields.sar import tensor_weights
 from xr_spde.fields.stencil import assemble
 from xr_spde.fields.symbol import log_symbol_mean
+from xr_spde.solvers.grid_cut import PERIODIC
 from xr_spde.solvers.strips import diagonal_blocks, strips
-from xr_spde.solvers.tree import PERIODIC
 
 Float = NDArray[np.float64]
 

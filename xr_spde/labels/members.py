@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     import dask.array
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["BLOCK_BYTES", "MEMBER_GROUP", "MemberBlock", "lazy_members", "members_per_block"]
-
-MEMBER_GROUP = 32
-"""Blocks chosen automatically are multiples of it, and so of what solvers take at a time."""
+__all__ = ["BLOCK_BYTES", "MemberBlock", "lazy_members", "members_per_block"]
 
 BLOCK_BYTES = 64 * 10**6
 """Size of an automatically chosen block of members."""
@@ -54,11 +51,11 @@ class MemberBlock(Protocol):
         ...
 
 
-def members_per_block(n: int, member_bytes: int) -> int:
+def members_per_block(n: int, member_bytes: int, group: int) -> int:
     """Choose how many members a block holds.
 
-    About 64 MB, in multiples of 32, and few enough to give small ensembles eight blocks to
-    work on at a time. The choice never changes the numbers of a member.
+    About 64 MB, in multiples of what the solver takes at a time, and few enough to give small
+    ensembles eight blocks to work on at a time. The choice never changes the numbers of a member.
 
     Parameters
     ----------
@@ -66,6 +63,8 @@ def members_per_block(n: int, member_bytes: int) -> int:
         Number of members.
     member_bytes : int
         Bytes of one member.
+    group : int
+        Members that are solved for at a time; fewer take as long.
 
     Returns
     -------
@@ -75,12 +74,12 @@ def members_per_block(n: int, member_bytes: int) -> int:
     Examples
     --------
     >>> from xr_spde.labels.members import members_per_block
-    >>> members_per_block(1000, 192 * 288 * 8), members_per_block(10, 100)
+    >>> members_per_block(1000, 192 * 288 * 8, 64), members_per_block(10, 100, 64)
     (128, 10)
     """
-    by_size = BLOCK_BYTES // member_bytes // MEMBER_GROUP
-    by_count = -(-n // (_FEWEST_BLOCKS * MEMBER_GROUP))
-    return min(n, MEMBER_GROUP * max(1, min(by_size, by_count)))
+    by_size = BLOCK_BYTES // member_bytes // group
+    by_count = -(-n // (_FEWEST_BLOCKS * group))
+    return min(n, group * max(1, min(by_size, by_count)))
 
 
 def _gather(path: tuple[int, ...], leading: int, *parameters: NDArray[Any]) -> tuple[Any, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from xr_spde._core.errors import ParameterError, SchemaError
 from xr_spde._core.warn import warn
@@ -20,7 +20,7 @@ from xr_spde.labels.schema import (
     check_parameter_values,
     validate_parameters,
 )
-from xr_spde.solvers.choose import check_solver, guard
+from xr_spde.solvers.choose import Choice, check_solver, choose
 
 __all__ = ["Buffer", "ModelRecipe", "model_variables", "read_model", "remaining_std"]
 
@@ -52,6 +52,35 @@ class ModelRecipe:
     boundary: str
     buffer: Buffer
     solver: str
+
+    def choose(self, dtype: DTypeLike = np.float64) -> Choice:
+        """Choose the solver and the device without reading any value.
+
+        Parameters
+        ----------
+        dtype : {float64, float32}
+            Of the factor.
+
+        Returns
+        -------
+        Choice
+
+        Raises
+        ------
+        MemoryGuardError
+            Nothing that was asked for would fit.
+        """
+        # what "auto" adds depends on values not yet read: leave room for half as much again
+        known = 0 if isinstance(self.buffer, str) else self.buffer
+        rows = 0 if self.boundary in ("torus", "paper") else 2 * known
+        columns = 2 * known if self.boundary == "plane" else 0
+        return choose(
+            (self.grid.ny + rows, self.grid.nx + columns),
+            boundary=self.boundary,
+            solver=self.solver,
+            dtype=dtype,
+            margin=1.5 if self.buffer == "auto" and self.solver == "auto" else 1.0,
+        )
 
     def build(
         self,
@@ -101,6 +130,7 @@ def read_model(
     buffer: Buffer = "auto",
     x: str | None = None,
     y: str | None = None,
+    dtype: DTypeLike = np.float64,
 ) -> tuple[xr.Dataset, ModelRecipe]:
     """Check a parameter Dataset and the settings of its model, without reading any value.
 
@@ -116,12 +146,15 @@ def read_model(
         Cells added on every side that is not periodic.
     x, y : str, optional
         Names of the horizontal axes.
+    dtype : {float64, float32}
+        In which systems are solved.
 
     Returns
     -------
     Dataset
         The variables of the schema, (..., Y, X).
     ModelRecipe
+        With the solver that was chosen.
 
     Raises
     ------
@@ -143,13 +176,8 @@ def read_model(
     grid = Grid.from_object(dataset, x=x, y=y)
     check_solver(solver)
     chosen = _resolve_boundary(dataset, grid, boundary)
-    width = check_buffer(buffer)
-    # the cells that "auto" adds depend on values not yet read
-    margin = 0 if isinstance(width, str) else width
-    rows = 0 if chosen in ("torus", "paper") else 2 * margin
-    columns = 2 * margin if chosen == "plane" else 0
-    guard((grid.ny + rows, grid.nx + columns))
-    return dataset, ModelRecipe(grid, chosen, buffer, solver)
+    recipe = ModelRecipe(grid, chosen, check_buffer(buffer), solver)
+    return dataset, replace(recipe, solver=recipe.choose(dtype).solver)
 
 
 def check_buffer(buffer: Any) -> Buffer:

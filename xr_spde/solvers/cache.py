@@ -80,7 +80,9 @@ class FactorCache:
             self._entries.popitem(last=False)
 
     def _total(self) -> int:
-        return sum(int(entry.nbytes) for entry in self._entries.values())
+        # one factor may serve under two keys
+        distinct = {id(entry): entry for entry in self._entries.values()}
+        return sum(int(entry.nbytes) for entry in distinct.values())
 
     @property
     def nbytes(self) -> int:

@@ -23,6 +23,10 @@ class Factor(Protocol):
         """Number of rows of B."""
 
     @property
+    def width(self) -> int:
+        """Right-hand sides that are solved for at a time; fewer take as long."""
+
+    @property
     def nbytes(self) -> int:
         """Memory held by the factor, in bytes (an estimate where the library hides it)."""
 

@@ -1,9 +1,10 @@
 """Kinds of boxes in the nested dissection of a grid, and how each is cut.
 
-The dissection is that of :mod:`xr_spde.solvers.tree`: separators as wide as the reach of the
-matrix, a band first on every periodic axis. A kind is a box without its place: extent and rim
-decide how it is cut. Boxes of one kind have the same front up to a shift, so that a tree of a
-million boxes is a few dozen kinds a level, and its cost is known before any array exists.
+A separator as wide as the reach of the matrix cuts a box in two that do not couple; the two are cut
+again, down to small leaves. On a periodic axis a band is taken out first, which leaves a
+rectangle. A kind is a box without its place: extent and rim decide how it is cut. Boxes of one
+kind have the same front up to a shift, so that a tree of a million boxes is a few dozen kinds a
+level, and its cost is known before any array exists.
 
 References
 ----------
@@ -19,10 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, unknown
-from xr_spde.solvers.tree import PERIODIC
 
 Index = NDArray[np.intp]
 Pair = tuple[int, int]
+
+PERIODIC: Mapping[str, tuple[bool, bool]] = {
+    "cylinder": (False, True),
+    "plane": (False, False),
+    "torus": (True, True),
+    "paper": (True, True),
+}
+"""Whether y and x couple their two ends, by boundary rule."""
 
 LEAF = 72
 """Nodes of a box that is not cut: the fastest for many right-hand sides, within 10 %."""

@@ -7,7 +7,6 @@ numpy on the processor or cupy on a graphics card.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import ParameterError, SolverError
-from xr_spde._core.memory import check_memory
+from xr_spde.solvers import card
 from xr_spde.solvers.grid_cut import grid
 from xr_spde.solvers.grid_fronts import Elimination, places
+from xr_spde.solvers.grid_gram import gram_diagonal
 from xr_spde.solvers.grid_memory import WORKSPACE, block_width, predict
 from xr_spde.solvers.grid_sweeps import Sweeps
 from xr_spde.solvers.grid_tree import grow
@@ -48,13 +48,11 @@ class GridFactor:
         Whether the matrix is symmetric positive definite: less work and two thirds of the memory.
         Half the matrix is read then, and one that is not symmetric is refused by the check.
     dtype : {float64, float32}
-        Of the factor and of solutions; see :meth:`solve_refined` for both in one.
+        Of the factor and of solutions; see :meth:`error` and :meth:`solve_refined`.
     leaf : int, optional
         Largest box that is not cut; the default is the fastest measured.
     xp : module, default numpy
-        numpy, or cupy: matrices come from the host, right-hand sides and solutions are its arrays.
-    gram_diagonal : callable, optional
-        Returns the diagonal of ``(B'B)^-1``, for :meth:`gram_inverse_diagonal`.
+        numpy, or cupy: the factor is on the card then.
 
     Attributes
     ----------
@@ -86,7 +84,6 @@ class GridFactor:
         dtype: Any = np.float64,
         leaf: int | None = None,
         xp: types.ModuleType = np,
-        gram_diagonal: Callable[[], Float] | None = None,
     ) -> None:
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float64, np.float32):
@@ -94,16 +91,11 @@ class GridFactor:
         made = grid(shape, boundary=boundary, reach=reach, leaf=leaf)
         matrix = _checked(matrix, shape)
         self.memory = predict(made, symmetric=symmetric, dtype=self.dtype, host=xp is np)
-        if xp is np:
-            check_memory(
-                self.memory.peak,
-                what=f"the factor of a grid of {shape[0]} x {shape[1]} nodes (buffer included)",
-                remedy="Use a coarser or smaller grid, a smaller buffer, or float32.",
-            )
-        self._tree, self._xp = grow(made), xp
+        self._xp = xp
+        self._guard(self.memory.peak, f"the factor of a grid of {shape[0]} x {shape[1]} nodes")
+        self._tree = grow(made)
         self._where = places(matrix, made)
         self._pattern = matrix.indptr, matrix.indices
-        self._gram_diagonal = gram_diagonal
         self._block = block_width(self._tree.n, self.dtype, host=xp is np)
         workspace = WORKSPACE[xp is np]
         elimination = Elimination(self._tree, xp, self.dtype, symmetric, workspace)
@@ -120,7 +112,7 @@ class GridFactor:
     def _check(self, matrix: sp.csc_array) -> None:
         """Solve once and refuse a factorisation that lost the matrix."""
         ones = np.ones(self.n)
-        x = self._host(self.solve(self._xp.asarray(ones))).astype(np.float64)
+        x = self.solve(ones).astype(np.float64)
         eps = float(np.finfo(self.dtype).eps)
         magnitude = abs(matrix)
         error = float((np.abs(matrix @ x - 1.0) / (magnitude @ np.abs(x) + 1.0)).max())
@@ -134,6 +126,11 @@ class GridFactor:
                 "The matrix is singular in that precision, or nearly so, or not symmetric where "
                 "symmetric=True; expected a larger kappa2, or float64"
             )
+
+    def _guard(self, needed: int, what: str) -> None:
+        """Refuse what would not fit in memory."""
+        remedy = "Use a coarser or smaller grid, a smaller buffer, or float32."
+        card.check(self._xp, needed, what=f"{what} (buffer included)", remedy=remedy)
 
     def _host(self, array: Any) -> Any:
         """Return an array as one of numpy."""
@@ -149,6 +146,11 @@ class GridFactor:
         """Memory of the blocks in bytes."""
         return sum(blocks.nbytes for level in self._sweeps.blocks for blocks in level)
 
+    @property
+    def width(self) -> int:
+        """Right-hand sides solved for at a time; fewer take as long."""
+        return self._block
+
     def solve(self, b: Any) -> Any:
         """Solution of ``A x = b``.
 
@@ -159,17 +161,20 @@ class GridFactor:
         Parameters
         ----------
         b : array (n,) or (n, K)
-            Right-hand sides, an array of `xp`. Contiguous rows are fastest.
+            Right-hand sides, an array of `xp` or of numpy. Those of numpy go to a card in one
+            piece, and so do the solutions back. Contiguous rows are fastest.
 
         Returns
         -------
         array, shape of b
-            In the dtype of the factor, contiguous like b.
+            Where b lives, in the dtype of the factor, contiguous like b.
 
         Raises
         ------
         ParameterError
             For another shape.
+        MemoryGuardError
+            If a graphics card runs out of memory; says how many right-hand sides would fit.
         """
         return self._solve(b, transposed=False)
 
@@ -179,24 +184,35 @@ class GridFactor:
 
     def _solve(self, b: Any, *, transposed: bool) -> Any:
         xp = self._xp
-        rhs = xp.asarray(b)
+        away = xp is not np and isinstance(b, np.ndarray)
+        rhs = b if away else xp.asarray(b)
         if rhs.ndim not in (1, 2) or rhs.shape[0] != self.n:
             raise ParameterError(f"right-hand side has shape {rhs.shape}; expected ({self.n}, K)")
-        with single_blas_thread():
-            if rhs.ndim == 1:
-                x = rhs[self._order].astype(self.dtype, copy=False)
-                self._sweeps.solve(x[:, None], transposed=transposed)
-                return x[self._place]
-            by_column = not rhs.flags.c_contiguous
-            out = xp.empty(rhs.shape, dtype=self.dtype, order="F" if by_column else "C")
-            x = xp.empty((self.n, self._block), dtype=self.dtype)
-            for start in range(0, rhs.shape[1], self._block):
-                part = slice(start, min(start + self._block, rhs.shape[1]))
-                used = x[:, : part.stop - start]
-                x[:, part.stop - start :] = 0
-                self._move(rhs[:, part], self._order, used, by_column)
-                self._sweeps.solve(x, transposed=transposed)
-                self._move(used, self._place, out[:, part], by_column)
+        count = 1 if rhs.ndim == 1 else rhs.shape[1]
+        each = 2 * self.n * self.dtype.itemsize
+        with single_blas_thread(), card.exhausted(xp, count, each, self.memory.solving):
+            if away:
+                there = card.to_card(xp, rhs, self.dtype)
+                return card.to_host(self._solve_there(there, transposed=transposed))
+            return self._solve_there(rhs, transposed=transposed)
+
+    def _solve_there(self, rhs: Any, *, transposed: bool) -> Any:
+        """Solve where the factor is."""
+        xp = self._xp
+        if rhs.ndim == 1:
+            x = rhs[self._order].astype(self.dtype, copy=False)
+            self._sweeps.solve(x[:, None], transposed=transposed)
+            return x[self._place]
+        by_column = not rhs.flags.c_contiguous
+        out = xp.empty(rhs.shape, dtype=self.dtype, order="F" if by_column else "C")
+        x = xp.empty((self.n, self._block), dtype=self.dtype)
+        for start in range(0, rhs.shape[1], self._block):
+            part = slice(start, min(start + self._block, rhs.shape[1]))
+            used = x[:, : part.stop - start]
+            x[:, part.stop - start :] = 0
+            self._move(rhs[:, part], self._order, used, by_column)
+            self._sweeps.solve(x, transposed=transposed)
+            self._move(used, self._place, out[:, part], by_column)
         return out
 
     def _move(self, source: Any, index: Any, target: Any, by_column: bool) -> None:
@@ -240,8 +256,7 @@ class GridFactor:
         """
         rhs = np.asarray(b, dtype=np.float64)
         operator = matrix.T if transposed else matrix
-        first = self._host(self._solve(self._xp.asarray(rhs), transposed=transposed))
-        x: Float = first.astype(np.float64)
+        x: Float = self._solve(rhs, transposed=transposed).astype(np.float64)
         size = float(np.abs(rhs).max(initial=0.0))
         for step in range(steps):
             residual = rhs - operator @ x
@@ -254,8 +269,26 @@ class GridFactor:
                     f"after {size:.1e}; expected a tenth at most. Factorise in float64"
                 )
             size = left
-            x += self._host(self._solve(self._xp.asarray(residual), transposed=transposed))
+            x += self._solve(residual, transposed=transposed)
         return x
+
+    def error(self, matrix: sp.csc_array) -> float:
+        """Error of solutions for white noise, relative to their size (root mean square).
+
+        Parameters
+        ----------
+        matrix : sparse matrix (n, n)
+            The matrix that was factorised, in float64.
+
+        Returns
+        -------
+        float
+            From one step of refinement for one fixed right-hand side.
+        """
+        noise = np.random.Generator(np.random.SFC64(0)).standard_normal(self.n)
+        x = self.solve(noise).astype(np.float64)
+        correction = self.solve(noise - matrix @ x)
+        return float(np.linalg.norm(correction) / np.linalg.norm(x))
 
     def slogdet(self) -> tuple[float, float]:
         """Sign of the determinant and natural logarithm of its absolute value."""
@@ -302,19 +335,24 @@ class GridFactor:
         return sp.csc_array((values, indices.copy(), pointers.copy()), shape=(self.n, self.n))
 
     def gram_inverse_diagonal(self) -> Float:
-        """Diagonal of ``(A'A)^-1`` (n,), from the function given for it.
+        """Diagonal of ``(A'A)^-1`` (n,), with the accuracy of the factor of A.
+
+        Returns
+        -------
+        ndarray (n,)
+            In float64: the variances of ``A^-1 e`` for white noise e.
 
         Raises
         ------
-        ParameterError
-            If none was given.
+        MemoryGuardError
+            If the workspace is predicted not to fit in memory; nothing has been allocated then.
         """
-        if self._gram_diagonal is None:
-            raise ParameterError(
-                "gram_diagonal was not given; expected a function that returns the diagonal of "
-                "(A'A)^-1, as xr_spde.solvers.dissection.gram_inverse does for A = B"
-            )
-        return np.asarray(self._gram_diagonal())
+        ny, nx = self._tree.grid.shape
+        self._guard(self.memory.squaring, f"the exact variance on {ny} x {nx} nodes")
+        with single_blas_thread():
+            diagonal = gram_diagonal(self._sweeps)
+        placed: Float = self._host(diagonal)[self._tree.place].astype(np.float64)
+        return placed
 
 
 def _checked(matrix: sp.csc_array, shape: tuple[int, int]) -> sp.csc_array:

@@ -13,8 +13,8 @@ from xr_spde.solvers.grid_cut import Grid
 WORKSPACE = {True: 2**21, False: 2**28}
 """Bytes of fronts at a time, on the processor (about its caches) or on a card."""
 
-_ROW_BYTES = {True: 512, False: 4096}
-_BLOCK_BYTES = {True: 2**28, False: 2**33}
+_ROW_BYTES = {True: 512, False: 2048}
+_BLOCK_BYTES = {True: 2**27, False: 2**33}
 _NARROWEST = 8
 
 
@@ -50,9 +50,9 @@ class Memory:
         Blocks that are kept.
     index : int
         Index arrays of the tree and places of the entries, shared by matrices of one pattern.
-    factoring, solving, inverting : int
+    factoring, solving, inverting, squaring : int
         Workspace of the factorisation, of one block of right-hand sides (what is given and
-        returned not counted), and of the selected inverse.
+        returned not counted), of the selected inverse, and of the diagonal of ``(A'A)^-1``.
     """
 
     factor: int
@@ -60,6 +60,7 @@ class Memory:
     factoring: int
     solving: int
     inverting: int
+    squaring: int
 
     @property
     def peak(self) -> int:
@@ -90,7 +91,7 @@ def predict(grid: Grid, *, symmetric: bool, dtype: Any, host: bool = True) -> Me
     size, n = kind_of_number.itemsize, grid.shape[0] * grid.shape[1]
     entries = (2 * grid.reach + 1) ** 2 * n
     width = block_width(n, kind_of_number, host=host)
-    kept = nodes = widest = 0
+    kept = inner = nodes = widest = 0
     squares, rims = [0], [0]
     for level in grid.levels():
         squares.append(0)
@@ -99,6 +100,7 @@ def predict(grid: Grid, *, symmetric: bool, dtype: Any, host: bool = True) -> Me
             pivots, rim = grid.cut(kind).pivots, kind.rim
             front = pivots + rim
             kept += count * pivots * (front if symmetric else front + rim)
+            inner += count * pivots * front if grid.cut(kind).children else 0
             nodes += count * front
             widest = max(widest, front)
             squares[-1] += count * rim * rim
@@ -106,6 +108,7 @@ def predict(grid: Grid, *, symmetric: bool, dtype: Any, host: bool = True) -> Me
     passed = size * max(map(sum, pairwise(squares)))
     # the stack of fronts, and as much again in products
     fronts = 3 * max(WORKSPACE[host], widest * widest * size)
+    pairs = 4 * max(WORKSPACE[host] // 4, widest * widest * size)
     updates = max(rims[0::2]) + max(rims[1::2])
     gathered = max(WORKSPACE[host] // 4, widest * width * size)
     return Memory(
@@ -114,4 +117,5 @@ def predict(grid: Grid, *, symmetric: bool, dtype: Any, host: bool = True) -> Me
         factoring=max(20 * entries, passed + fronts + size * entries),
         solving=size * width * (n + updates) + 2 * gathered,
         inverting=passed + fronts + size * (n + 2 * entries),
+        squaring=2 * passed + pairs + size * (inner + 3 * n),
     )

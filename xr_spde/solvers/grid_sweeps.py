@@ -184,7 +184,7 @@ class Sweeps:
             for batch, blocks, rims in zip(level, self.blocks[depth], known, strict=True):
                 size = batch.front**2 * self.dtype.itemsize
                 for part in batch.parts(max(1, self.workspace // size)):
-                    z = self._front(batch, blocks.down[part], blocks.up[part], rims[part])
+                    z = self.front(batch, blocks.down[part], blocks.up[part], rims[part])
                     if batch.front >= LARGE:
                         round_off(z, 1.0 / self.scale)
                     own = xp.diagonal(z, axis1=1, axis2=2)[:, : batch.pivots]
@@ -200,7 +200,7 @@ class Sweeps:
             known = passed
         return diagonal, entries
 
-    def _front(self, batch: Batch, down: Any, up: Any, rims: Any) -> Any:
+    def front(self, batch: Batch, down: Any, up: Any, rims: Any) -> Any:
         """Inverse on the fronts of some members."""
         xp, p, f = self.xp, batch.pivots, batch.front
         z = xp.empty((rims.shape[0], f, f), dtype=self.dtype)

@@ -116,6 +116,11 @@ class SuperLUFactor:
         return self._n
 
     @property
+    def width(self) -> int:
+        """Right-hand sides per call of the library."""
+        return BLOCK
+
+    @property
     def nbytes(self) -> int:
         """Memory in bytes: values and indices, twice once the library has copied out U."""
         copies = 1 if self._logdet is None else 2

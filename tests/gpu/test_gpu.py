@@ -1,0 +1,86 @@
+"""The same figures on a graphics card; skipped where cupy finds none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from xr_spde._core.device import card_count
+from xr_spde._core.errors import MemoryGuardError, SolverError
+from xr_spde._core.options import set_options
+from xr_spde.fields.field import GaussianField
+from xr_spde.fields.sar import operator
+from xr_spde.sar import emulate
+from xr_spde.solvers.choose import choose
+from xr_spde.solvers.grid_factor import GridFactor
+
+cupy = pytest.importorskip("cupy")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(card_count() == 0, reason="cupy reports no graphics card"),
+]
+
+SHAPE = (96, 144)
+
+
+def varied(seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    kappa2 = np.exp(rng.uniform(np.log(1e-2), np.log(2.0), SHAPE))
+    return [kappa2, rng.uniform(1, 5, SHAPE), rng.uniform(-1.5, 1.5, SHAPE)]
+
+
+@pytest.mark.parametrize("boundary", ["cylinder", "plane", "torus"])
+def test_solutions_and_selected_inverses(boundary):
+    matrix = operator(*varied(), boundary=boundary)
+    settings = {"shape": SHAPE, "boundary": boundary}
+    ours, there = GridFactor(matrix, **settings), GridFactor(matrix, **settings, xp=cupy)
+    b = np.random.default_rng(0).standard_normal((ours.n, 300))
+    np.testing.assert_allclose(there.solve(cupy.asarray(b)).get(), ours.solve(b), atol=1e-9)
+    np.testing.assert_allclose(there.solve_transposed(b), ours.solve_transposed(b), atol=1e-9)
+    assert there.logdet() == pytest.approx(ours.logdet(), rel=1e-12)
+    for name in ("inverse_diagonal", "gram_inverse_diagonal"):
+        np.testing.assert_allclose(getattr(there, name)(), getattr(ours, name)(), rtol=1e-9)
+    found, expected = (held.inverse_on_pattern(transposed=True).data for held in (there, ours))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_positive_definite():
+    matrix = operator(*varied(1), boundary="cylinder")
+    matrix = (matrix.T @ matrix).tocsc()
+    settings = {"shape": SHAPE, "boundary": "cylinder", "reach": 2, "symmetric": True}
+    ours, there = GridFactor(matrix, **settings), GridFactor(matrix, **settings, xp=cupy)
+    b = np.random.default_rng(0).standard_normal((ours.n, 9))
+    np.testing.assert_allclose(there.solve(b), ours.solve(b), atol=1e-8)
+    with pytest.raises(SolverError):
+        GridFactor(-matrix, **settings, xp=cupy)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_members_are_those_of_the_processor(dtype):
+    maps = zip(("kappa2", "rho", "theta"), varied(2), strict=True)
+    params = xr.Dataset({name: (("y", "x"), values) for name, values in maps})
+    members = {}
+    for device in ("cuda", "cpu"):
+        with set_options(device=device):
+            members[device] = emulate(params, 40, seed=3, dtype=dtype)
+        assert members[device].attrs["xr_spde_device"] == device
+    tolerance = 1e-9 if dtype == "float64" else 1e-4
+    np.testing.assert_allclose(members["cuda"], members["cpu"], atol=tolerance)
+    with set_options(device="cuda"):
+        again = emulate(params, 40, seed=3, dtype=dtype, chunks=7)
+    np.testing.assert_array_equal(again, members["cuda"])
+
+
+def test_singular_matrices_are_refused():
+    maps = np.full((32, 32), 1e-17), np.ones((32, 32)), np.zeros((32, 32))
+    with set_options(device="cuda"), pytest.raises(SolverError, match="kappa2"):
+        GaussianField(*maps, boundary="torus").factor()
+
+
+def test_the_guard_knows_the_memory_of_the_card():
+    with (
+        set_options(device="cuda"),
+        pytest.raises(MemoryGuardError, match=r"on the graphics card.*device=\"cpu\""),
+    ):
+        choose((60_000, 60_000), boundary="plane", solver="dissection")
