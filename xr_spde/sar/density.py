@@ -6,7 +6,9 @@ With the precision ``Q = B'B`` on all nodes and the nodes split into observed ``
     log p(y_o) = log|det B| - log|det Q_mm| / 2 - n_o log(2 pi) / 2 - min over y_m of ||B y||^2 / 2
 
 so that a second sparse factorisation, of ``Q_mm``, is all that gaps cost (Rue and Held 2005,
-section 2.2). Land and the buffer are gaps like any other.
+section 2.2). Land and the buffer are gaps like any other. Few gaps are factorised by themselves;
+where they are most of the grid, the dissection of the whole grid takes less, with the nodes that
+are known cut off from their neighbours.
 
 Patterns ``P`` with standard normal amplitudes add ``P P'`` to the covariance. With ``r`` and ``W``
 the whitened field and patterns, the quadratic form becomes ``r'r - r'W (I + W'W)^-1 W'r`` and the
@@ -26,11 +28,15 @@ from xr_spde._core.memory import check_memory
 from xr_spde.fields.field import GaussianField
 from xr_spde.solvers.cache import FACTORS
 from xr_spde.solvers.choose import predict_bytes
+from xr_spde.solvers.grid_cut import grid
+from xr_spde.solvers.grid_factor import GridFactor
+from xr_spde.solvers.grid_memory import predict
 from xr_spde.solvers.superlu import SuperLUFactor
 
 __all__ = ["log_density"]
 
 Float = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 # Q reaches two cells where B reaches one, and fills about 3.5 times more.
 _GRAM_FILL = 3.5
@@ -114,15 +120,70 @@ def _same_gaps(
     return constant, quadratic
 
 
-def _gap_factor(model: GaussianField, block: sp.csc_array, gaps: NDArray[np.intp]) -> SuperLUFactor:
-    """Factor of ``Q_mm``, from this process's cache."""
+class _GridGaps:
+    """Factor of ``Q_mm`` within that of the whole grid.
 
-    def build() -> SuperLUFactor:
+    Parameters
+    ----------
+    block : sparse matrix (n, gaps)
+        Columns of B.
+    gaps : ndarray of int
+        Their numbers.
+    shape : tuple of int
+        Rows and columns of the grid.
+    boundary : str
+        Of the grid.
+    """
+
+    def __init__(
+        self, block: sp.csc_array, gaps: Index, shape: tuple[int, int], boundary: str
+    ) -> None:
+        self._gaps, self._n = gaps, shape[0] * shape[1]
+        inner = sp.coo_array(block.T @ block)
+        # one scale for all, which the determinant of what is known then follows from
+        level = float(inner.diagonal().mean())
+        known = np.ones(self._n, dtype=bool)
+        known[gaps] = False
+        alone = np.flatnonzero(known)
+        self._known = alone.size * math.log(level)
+        rows, columns = (np.concatenate([gaps[at], alone]) for at in inner.coords)
+        data = np.concatenate([inner.data, np.full(alone.size, level)])
+        matrix = sp.csc_array((data, (rows, columns)), shape=(self._n, self._n))
+        self._factor = GridFactor(matrix, shape=shape, boundary=boundary, reach=2, symmetric=True)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+        return self._factor.nbytes
+
+    def solve(self, b: Float) -> Float:
+        """Solution of ``Q_mm x = b`` for b (gaps, K)."""
+        whole = np.zeros((self._n, b.shape[1]))
+        whole[self._gaps] = b
+        return np.asarray(self._factor.solve(whole)[self._gaps])
+
+    def logdet(self) -> float:
+        """Natural logarithm of ``det Q_mm``."""
+        return self._factor.logdet() - self._known
+
+
+def _gap_factor(
+    model: GaussianField, block: sp.csc_array, gaps: Index
+) -> SuperLUFactor | _GridGaps:
+    """Factor of ``Q_mm``, from this process's cache."""
+    shape, boundary = model.padded_shape, model.boundary
+
+    def build() -> SuperLUFactor | _GridGaps:
+        alone = _GRAM_FILL * predict_bytes(gaps.size)
+        made = grid(shape, boundary=boundary, reach=2)
+        whole = predict(made, symmetric=True, dtype=np.float64).peak
         check_memory(
-            _GRAM_FILL * predict_bytes(gaps.size),
+            min(alone, whole),
             what=f"integrating out {gaps.size} cells without data (land, gaps and buffer)",
             remedy="Use a smaller buffer or a smaller region.",
         )
+        if whole < alone:
+            return _GridGaps(block, gaps, shape, boundary)
         return SuperLUFactor(sp.csc_array(block.T @ block))
 
     digest = hashlib.blake2b(gaps.tobytes(), digest_size=20).hexdigest()
