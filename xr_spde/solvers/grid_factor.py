@@ -206,22 +206,19 @@ class GridFactor:
         by_column = not rhs.flags.c_contiguous
         out = xp.empty(rhs.shape, dtype=self.dtype, order="F" if by_column else "C")
         x = xp.empty((self.n, self._block), dtype=self.dtype)
+        # a tile of rows stays in the cache; on a card, tiles only take launches
+        step = _TILE if xp is np else self.n
+        tiles = [slice(first, first + step) for first in range(0, self.n, step)]
         for start in range(0, rhs.shape[1], self._block):
             part = slice(start, min(start + self._block, rhs.shape[1]))
             used = x[:, : part.stop - start]
             x[:, part.stop - start :] = 0
-            self._move(rhs[:, part], self._order, used, by_column)
+            for tile in tiles:
+                used[self._place[tile]] = rhs[tile, part]
             self._sweeps.solve(x, transposed=transposed)
-            self._move(used, self._place, out[:, part], by_column)
+            for tile in tiles:
+                out[tile, part] = used[self._place[tile]]
         return out
-
-    def _move(self, source: Any, index: Any, target: Any, by_column: bool) -> None:
-        """Copy rows in another order; `by_column` if either array is stored by columns."""
-        # in tiles that stay in the cache; on a card, that only takes launches
-        step = _TILE if self._xp is np else self.n
-        for start in range(0, self.n, step):
-            part = slice(start, start + step)
-            target[part] = source.T[:, index[part]].T if by_column else source[index[part]]
 
     def solve_refined(
         self, matrix: sp.csc_array, b: ArrayLike, *, steps: int = 1, transposed: bool = False
