@@ -36,15 +36,27 @@ def test_least_recently_used_goes_first():
         assert [key in cache for key in "abcd"] == [True, False, True, True]
 
 
-def test_an_entry_over_the_budget_is_kept_until_the_next():
+def test_an_entry_over_the_budget_is_kept_until_the_next_such_one():
     cache = FactorCache()
     with set_options(factor_cache=100):
         cache.get("a", lambda: block(30))
         cache.get("big", lambda: block(1000))
-        assert "big" in cache
-        assert len(cache) == 1
         cache.get("b", lambda: block(30))
-        assert "big" not in cache
+        assert [key in cache for key in ("a", "big", "b")] == [True, True, True]
+        cache.get("bigger", lambda: block(2000))
+        assert [key in cache for key in ("a", "big", "b", "bigger")] == [True, False, True, True]
+        for key in "cde":
+            cache.get(key, lambda: block(30))
+        assert [key in cache for key in ("a", "b", "c", "bigger")] == [False, False, True, True]
+
+
+def test_one_entry_under_two_keys_counts_once():
+    cache = FactorCache()
+    with set_options(factor_cache=100):
+        shared = cache.get("a", lambda: block(60))
+        assert cache.get("b", lambda: shared) is shared
+        assert cache.nbytes == 60
+        assert "a" in cache
 
 
 def test_no_budget_keeps_nothing():

@@ -24,9 +24,9 @@ T = TypeVar("T", bound=Sized)
 class FactorCache:
     """Least-recently-used store of factors and of arrays derived from them.
 
-    The budget is the option ``factor_cache`` in bytes, read at every use. The entry used last is
-    kept even when it alone exceeds the budget, since blocks of one ensemble come one after the
-    other; a budget of 0 keeps nothing.
+    The budget is the option ``factor_cache`` in bytes, read at every use. One entry that alone
+    exceeds the budget is kept beside those that share it, until the next such one, since blocks of
+    one ensemble come one after the other; a budget of 0 keeps nothing.
     """
 
     def __init__(self) -> None:
@@ -75,12 +75,24 @@ class FactorCache:
     def _trim(self) -> None:
         """Drop the oldest entries until the rest fits the budget."""
         budget = get_option("factor_cache")
-        keep_at_least = 1 if budget > 0 else 0
-        while len(self._entries) > keep_at_least and self._total() > budget:
-            self._entries.popitem(last=False)
+        if budget == 0:
+            self._entries.clear()
+        large = {id(entry) for entry in self._entries.values() if entry.nbytes > budget}
+        kept, total = set[int](), 0
+        for key, entry in reversed(list(self._entries.items())):
+            if id(entry) in kept:
+                continue  # one factor may serve under two keys
+            if id(entry) in large:
+                fits = not kept & large
+            else:
+                fits = total + entry.nbytes <= budget
+                total += entry.nbytes
+            if fits:
+                kept.add(id(entry))
+            else:
+                del self._entries[key]
 
     def _total(self) -> int:
-        # one factor may serve under two keys
         distinct = {id(entry): entry for entry in self._entries.values()}
         return sum(int(entry.nbytes) for entry in distinct.values())
 
