@@ -19,8 +19,9 @@ import numpy as np
 import xarray as xr
 from _machine import answer, isolated, machine, peak_megabytes, table, write
 
-GRIDS = ((192, 288), (512, 1024))
-ROUNDS = {GRIDS[0]: 5, GRIDS[1]: 3}
+GRIDS = ((192, 288), (512, 1024), (1024, 2048))
+ROUNDS = dict(zip(GRIDS, (5, 3, 1), strict=True))
+FIELDS = dict(zip(GRIDS, (256, 64, 32), strict=True))
 MEMBERS = 1000
 BLOCK = 32
 Maps = dict[str, np.ndarray]
@@ -62,7 +63,9 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def emulation(shape: list[int], buffer: int | str, fields: int, repeats: int) -> dict[str, float]:
+def emulation(
+    shape: list[int], buffer: int | str, dtype: str, fields: int, repeats: int
+) -> dict[str, float]:
     """Measure the package: first block cold, then blocks with the factor and the variance kept."""
     import dask
 
@@ -71,18 +74,15 @@ def emulation(shape: list[int], buffer: int | str, fields: int, repeats: int) ->
 
     params = parameters((shape[0], shape[1]))
     model = GaussianField(**maps((shape[0], shape[1])), boundary="cylinder", buffer=buffer)
-    factor, variance = seconds(model.factor), seconds(model.variance)
-    noise = np.random.default_rng(1).standard_normal((BLOCK, model.size))
+    factor, variance = seconds(lambda: model.factor(dtype)), seconds(model.variance)
     with dask.config.set(scheduler="synchronous"):
-        ensemble = emulate(params, fields, seed=1, buffer=buffer, chunks=fields)
+        ensemble = emulate(params, fields, seed=1, buffer=buffer, dtype=dtype)
         ensemble.compute()
-        return {
-            "factor": factor,
-            "variance": variance,
-            "field": median(seconds(ensemble.compute) for _ in range(repeats)) / fields,
-            "solve": median(seconds(lambda: model.sample(noise)) for _ in range(repeats)) / BLOCK,
-            "rows": model.padded_shape[0],
-        }
+        field = median(seconds(ensemble.compute) for _ in range(repeats)) / fields
+    width = model.factor(dtype).width
+    noise = np.random.default_rng(1).standard_normal((width, model.size))
+    solve = median(seconds(lambda: model.sample(noise, dtype)) for _ in range(repeats)) / width
+    return {"factor": factor, "variance": variance, "field": field, "solve": solve}
 
 
 def zarr(shape: list[int], buffer: int | str, members: int, workers: int) -> dict[str, float]:
@@ -178,10 +178,18 @@ PARTS = {f.__name__: f for f in (emulation, zarr, plain, gstlearn, gstools)}
 def candidates(shape: tuple[int, int]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return what is compared: label of the row, part and arguments."""
     small = shape == GRIDS[0]
-    ours = {"fields": 128 if small else 32, "repeats": 3}
-    return {
-        "xr_spde, `buffer=0`": ("emulation", {"buffer": 0, **ours}),
-        'xr_spde, `buffer="auto"` (default)': ("emulation", {"buffer": "auto", **ours}),
+    ours = {"fields": FIELDS[shape], "repeats": 3}
+    rows: dict[str, tuple[str, dict[str, Any]]] = {
+        f"xr_spde, {dtype}, `buffer={buffer}`": (
+            "emulation",
+            {"buffer": 0 if buffer == "0" else "auto", "dtype": dtype, **ours},
+        )
+        for dtype in ("float64", "float32")
+        for buffer in ("0", '"auto"')
+    }
+    if shape == GRIDS[-1]:
+        return rows
+    return rows | {
         "scipy `splu`, its defaults, `buffer=0`": ("plain", {"fields": 128 if small else 32}),
         "gstlearn SPDE, non-stationary": ("gstlearn", {"fields": 20 if small else 4}),
         "GSTools, 1000 random modes, stationary": ("gstools", {"generator": "RandMeth"}),
@@ -232,12 +240,13 @@ def memory(cases: list[tuple[tuple[int, int], int | str, int, int]]) -> str:
 
 
 NOTES = """
-A field of xr_spde is finished: noise, solution, crop, `mean + std * y / sqrt(variance)`, float32;
-`solve` is the sparse solution alone. Factor and exact variance are found once per process. Peak
-memory is that of the whole process, libraries and parameters included. `splu` is given the matrix,
-draws its own noise and solves 32 right-hand sides at a time, but scales nothing. Peers were timed
-on fewer fields than 1000, and their totals extrapolated: 128 (192 x 288) or 32 fields for xr_spde
-and splu, 20 or 4 for gstlearn, 1 for GSTools. gstlearn draws the same non-stationary maps with the
+A field of xr_spde is finished: noise, solution, crop, `mean + std * y / sqrt(variance)`; `solve` is
+the sparse solution alone. Factor and exact variance are found once per process; the variance is
+always found in float64, with a factor of its own where fields are in float32. Peak memory is that
+of the whole process, libraries and parameters included. `splu` is given the matrix, draws its own
+noise and solves 32 right-hand sides at a time, but scales nothing. Totals are extrapolated from
+fewer fields: 256, 64 or 32 for xr_spde, by grid, 128 or 32 for splu, 20 or 4 for gstlearn, 1 for
+GSTools. gstlearn draws the same non-stationary maps with the
 grid as mesh and unit variance on a plane; GSTools has no such non-stationary model, and draws a
 stationary Matern field with nu = 1 and a scale of 4 cells (once at 512 x 1024). `buffer="auto"`
 solves on a larger grid ({rows}).
@@ -251,7 +260,7 @@ def main() -> None:
         "--quick", action="store_true", help="smaller grid, one round, printed only"
     )
     quick = reader.parse_args().quick
-    small, large = GRIDS
+    small, large, largest = GRIDS
     shapes = GRIDS[:1] if quick else GRIDS
     body = [machine("gstools", "gstlearn")]
     body += [speed(shape, 1 if quick else ROUNDS[shape]) for shape in shapes]
@@ -259,6 +268,7 @@ def main() -> None:
     if not quick:
         cases = [(small, 0, MEMBERS, 2), (small, "auto", MEMBERS, 2), (small, "auto", 4000, 2)]
         cases += [(small, "auto", MEMBERS, 8), (large, "auto", MEMBERS, 2)]
+        cases += [(largest, "auto", 64, 2)]
     body.append(memory(cases))
     padded = []
     for shape in shapes:

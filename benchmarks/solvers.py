@@ -72,6 +72,7 @@ def dissection(shape: list[int], dtype: str, symmetric: bool) -> Figures:
         "logdet_s": 0.0,
         "logdet": held.logdet() / (2 if symmetric else 1),
         "inverse": timed(held.inverse_diagonal)[0],
+        "gram": None if symmetric else timed(held.gram_inverse_diagonal)[0],
         "held": held.nbytes / 1e6,
         "predicted": held.memory.peak / 1e6,
     }
@@ -79,10 +80,11 @@ def dissection(shape: list[int], dtype: str, symmetric: bool) -> Figures:
 
 def superlu(shape: list[int]) -> Figures:
     """SuperLU as the package uses it."""
-    from xr_spde.solvers.choose import SOLVERS
+    from xr_spde.solvers import choose
 
     system = matrix(shape)
-    factor, held = timed(lambda: SOLVERS["superlu"](system, (shape[0], shape[1]), "cylinder"))
+    settings: Mapping[str, Any] = {"shape": (shape[0], shape[1]), "boundary": "cylinder"}
+    factor, held = timed(lambda: choose.factor(system, **settings, solver="superlu"))
     figures = solutions(lambda b: held.solve(np.asfortranarray(b)), held.n, 32)
     logdet_s, logdet = timed(held.logdet)
     return figures | {
@@ -164,6 +166,7 @@ COLUMNS = {
     "one solve, ms": "one",
     "**many, ms each**": "many",
     "selected inverse, s": "inverse",
+    "exact variance, s": "gram",
     "log-determinant, s": "logdet_s",
     "factor MB": "held",
     "predicted peak MB": "predicted",
@@ -174,9 +177,10 @@ Stencil of nine points on a cylinder, kappa2 from 0.01 to 0.5 and rho from 1 to 
 includes everything that depends on the pattern alone (ordering, index arrays); `factor` is another
 matrix of the same pattern, where the library keeps an analysis. `many` solves for {MANY} right-hand
 sides at once (SuperLU 32, CHOLMOD and MUMPS 64, pyamg 4, one by one). `selected inverse` is the
-diagonal of the inverse. Q = B'B has the squared condition, and its solution is another job: a draw
-from Q needs one triangular solution. `predicted peak` is known before anything is allocated and
-leaves out the libraries and the matrix, which are in `peak` with the right-hand sides.
+diagonal of the inverse, `exact variance` that of (B'B)^-1. Q = B'B has the squared condition, and
+its solution is another job: a draw from Q needs one triangular solution. `predicted peak` is known
+before anything is allocated, for factor and solutions, and leaves out the libraries and the matrix,
+which are in `peak` with the right-hand sides.
 """.strip()
 
 
@@ -192,7 +196,11 @@ def compare(shape: tuple[int, int], rounds: int) -> str:
         for name, (part, settings) in runs.items():
             found[name].append(isolated(__file__, part, shape=list(shape), **settings))
     middle = {
-        name: {key: median(one[key] for one in results) for key in results[0]}
+        name: {
+            key: median(one[key] for one in results)
+            for key, first in results[0].items()
+            if first is not None
+        }
         for name, results in found.items()
     }
     rows = [[name, *map(values.get, COLUMNS.values())] for name, values in middle.items()]
