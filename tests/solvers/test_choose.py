@@ -27,8 +27,11 @@ SHAPE = (12, 15)
 MATRIX = operator(np.full(SHAPE, 0.2), 2.0, 0.4, boundary="cylinder")
 
 
-@pytest.mark.parametrize("solver", ["auto", *choose.SOLVERS])
-def test_every_solver_keeps_the_protocol(solver):
+DIRECT = [name for name in choose.SOLVERS if name != "multigrid"]
+
+
+@pytest.mark.parametrize("solver", ["auto", *DIRECT])
+def test_every_direct_solver_keeps_the_protocol(solver):
     factor = choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", solver=solver)
     dense = MATRIX.toarray()
     b = np.random.default_rng(0).standard_normal((factor.n, 3))
@@ -73,6 +76,21 @@ def test_near_singular_matrices_are_refused(solver, kappa2):
         choose.factor(near, shape=shape, boundary="torus", solver=solver)
 
 
+def test_multigrid_where_dissection_does_not_fit():
+    shape = (1024, 2048)
+    with set_options(memory_limit=10**9):
+        choice = choose.choose(shape, boundary="cylinder")
+        assert (choice.solver, choice.needed < choice.limit) == ("multigrid", True)
+        with pytest.raises(MemoryGuardError, match=r'4.2 GiB.*953.7 MiB.*or solver="multigrid"'):
+            choose.choose(shape, boundary="cylinder", solver="dissection")
+    with set_options(memory_limit=10**10):
+        assert choose.choose(shape, boundary="cylinder").solver == "dissection"
+        assert choose.choose(shape, boundary="cylinder", margin=3.0).solver == "multigrid"
+    small = choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", solver="multigrid")
+    b = np.random.default_rng(0).standard_normal(small.n)
+    np.testing.assert_allclose(MATRIX @ small.solve(b), b, atol=1e-6)
+
+
 def test_large_grids_take_the_order_of_the_grid(monkeypatch):
     small = choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", solver="superlu")
     monkeypatch.setattr(choose, "GEOMETRIC_FROM", 1)
@@ -83,7 +101,7 @@ def test_large_grids_take_the_order_of_the_grid(monkeypatch):
 
 
 def test_unknown_solver_lists_the_known():
-    known = "known: 'auto', 'dissection', 'superlu'"
+    known = "known: 'auto', 'dissection', 'multigrid', 'superlu'"
     with pytest.raises(UnknownNameError, match=f"unknown solver 'pardiso'; {known}"):
         choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", solver="pardiso")
 

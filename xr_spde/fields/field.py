@@ -17,7 +17,7 @@ from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde.fields.sar import operator, weights
 from xr_spde.fields.stencil import apply, check_boundary
 from xr_spde.solvers.cache import FACTORS
-from xr_spde.solvers.choose import LOGGER, check_solver, choose, factor
+from xr_spde.solvers.choose import LOGGER, SOLVERS, check_solver, choose, factor
 from xr_spde.solvers.dissection import gram_inverse
 from xr_spde.solvers.factor import Factor
 
@@ -180,7 +180,7 @@ class GaussianField:
         return ny * nx
 
     @cached_property
-    def _chosen(self) -> str:
+    def chosen(self) -> str:
         """Name of the solver, once and for all: the memory that is left may change."""
         if self.solver != "auto":
             return self.solver
@@ -189,7 +189,7 @@ class GaussianField:
     @property
     def key(self) -> str:
         """Hash of the matrix, with the solver and the device."""
-        return f"{self._digest}-{self._chosen}-{resolve_device()}"
+        return f"{self._digest}-{self.chosen}-{resolve_device()}"
 
     @cached_property
     def _digest(self) -> str:
@@ -211,9 +211,13 @@ class GaussianField:
         grid = flat.reshape(*flat.shape[:-1], *self.padded_shape)
         return np.ascontiguousarray(grid[..., dy : dy + ny, dx : dx + nx])
 
+    def weights(self) -> Float:
+        """Return the nine weights of every node of the padded grid, (9, ny, nx)."""
+        return weights(*map(self._pad, (self.kappa2, self.rho, self.theta)))
+
     def matrix(self) -> sp.csc_array:
         """Return the sparse matrix B of the padded grid."""
-        maps = (self._pad(value) for value in (self.kappa2, self.rho, self.theta))
+        maps = map(self._pad, (self.kappa2, self.rho, self.theta))
         return operator(*maps, boundary=self.boundary)
 
     def factor(self, dtype: DTypeLike = np.float64) -> Factor:
@@ -237,9 +241,11 @@ class GaussianField:
 
         def build() -> Factor:
             grid: dict[str, Any] = {"shape": self.padded_shape, "boundary": self.boundary}
-            choose(**grid, solver=self._chosen, dtype=wanted)  # refuses before anything is made
+            choose(**grid, solver=self.chosen, dtype=wanted)  # refuses before anything is made
+            stencil = SOLVERS[self.chosen].stencil
             try:
-                return factor(self.matrix(), **grid, solver=self._chosen, dtype=wanted)
+                matrix = self.weights() if stencil else self.matrix()
+                return factor(matrix, **grid, solver=self.chosen, dtype=wanted)
             except SolverError as error:
                 if wanted == np.float64:
                     raise
