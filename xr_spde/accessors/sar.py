@@ -126,13 +126,14 @@ class _SarAccessor(Generic[Obj]):
         at: Position | Sequence[Position],
         dim: str | None = None,
         *,
+        method: str = "auto",
         solver: str = "auto",
         boundary: str | None = None,
         buffer: int | Literal["auto"] = "auto",
         x: str | None = None,
         y: str | None = None,
     ) -> xr.DataArray:
-        """Correlation of every cell with one point: of the data, or of the model, exactly.
+        """Correlation of every cell with one point: of the data, or of the model.
 
         Parameters
         ----------
@@ -140,6 +141,8 @@ class _SarAccessor(Generic[Obj]):
             Positions in coordinate units; several give a ``point`` dimension.
         dim : str, optional
             Dimension of the replicates, for fields.
+        method : {"auto", "selected", "probing"}, default "auto"
+            Of the model's variance: exact, or with error bars where that would not fit.
         solver, boundary, buffer
             Of the model, for parameter datasets; see `xr_spde.sar.correlation`.
         x, y : str, optional
@@ -153,7 +156,15 @@ class _SarAccessor(Generic[Obj]):
         from xr_spde import sar
 
         return sar.correlation(
-            self._obj, at, dim, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y
+            self._obj,
+            at,
+            dim,
+            method=method,
+            solver=solver,
+            boundary=boundary,
+            buffer=buffer,
+            x=x,
+            y=y,
         )
 
     def log_likelihood(
@@ -164,6 +175,7 @@ class _SarAccessor(Generic[Obj]):
         solver: str = "auto",
         boundary: str | None = None,
         buffer: int | Literal["auto"] = 0,
+        method: str = "auto",
         x: str | None = None,
         y: str | None = None,
     ) -> xr.DataArray:
@@ -177,6 +189,8 @@ class _SarAccessor(Generic[Obj]):
             Dimension of the replicates, over which the log-densities are summed.
         solver, boundary, buffer
             See `xr_spde.sar.log_likelihood`.
+        method : {"auto", "exact", "windows"}, default "auto"
+            Of the determinant: exact, or within a stated error where no factor would fit.
         x, y : str, optional
             Names of the horizontal axes.
 
@@ -188,7 +202,15 @@ class _SarAccessor(Generic[Obj]):
         from xr_spde import sar
 
         return sar.log_likelihood(
-            self._obj, params, dim, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y
+            self._obj,
+            params,
+            dim,
+            solver=solver,
+            boundary=boundary,
+            buffer=buffer,
+            method=method,
+            x=x,
+            y=y,
         )
 
 
@@ -291,16 +313,25 @@ class SarDatasetAccessor(_SarAccessor[xr.Dataset]):
     def variance(
         self,
         *,
+        method: str = "auto",
+        probes: int = 32,
+        seed: Seed = 0,
         solver: str = "auto",
         boundary: str | None = None,
         buffer: int | Literal["auto"] = "auto",
         x: str | None = None,
         y: str | None = None,
     ) -> xr.DataArray:
-        """Exact marginal variance of the fields that `emulate` draws.
+        """Marginal variance of the fields that `emulate` draws.
 
         Parameters
         ----------
+        method : {"auto", "selected", "probing"}, default "auto"
+            Exact, or with error bars where that would not fit in memory.
+        probes : int, default 32
+            Number of draws for the second.
+        seed : int, SeedSequence, Generator or None, default 0
+            Of those draws.
         solver, boundary, buffer
             See `xr_spde.sar.variance`.
         x, y : str, optional
@@ -313,7 +344,17 @@ class SarDatasetAccessor(_SarAccessor[xr.Dataset]):
         """
         from xr_spde import sar
 
-        return sar.variance(self._obj, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y)
+        return sar.variance(
+            self._obj,
+            method=method,
+            probes=probes,
+            seed=seed,
+            solver=solver,
+            boundary=boundary,
+            buffer=buffer,
+            x=x,
+            y=y,
+        )
 
     def range(self, *, x: str | None = None, y: str | None = None) -> xr.Dataset:
         """Practical range along and across in km, and the bearing of the longer one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +14,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from xr_spde._core.device import resolve_device
 from xr_spde._core.errors import ParameterError, SolverError
+from xr_spde.fields import moments
+from xr_spde.fields.moments import PROBES
 from xr_spde.fields.sar import operator, weights
 from xr_spde.fields.stencil import apply, check_boundary
 from xr_spde.solvers.cache import FACTORS
 from xr_spde.solvers.choose import LOGGER, SOLVERS, check_solver, choose, factor
-from xr_spde.solvers.dissection import gram_inverse
 from xr_spde.solvers.factor import Factor
 
 Float = NDArray[np.float64]
@@ -282,32 +283,34 @@ class GaussianField:
             raise ParameterError(f"noise has shape {rows.shape}; expected (K, {self.size})")
         return self._crop(self.factor(dtype).solve(rows.T).T)
 
-    def variance(self) -> Float:
-        """Exact variance of every node.
+    def variance(self, method: str = "auto", *, probes: int = PROBES, seed: int = 0) -> Float:
+        """Variance of every node, the diagonal of ``(B'B)^-1``.
+
+        Parameters
+        ----------
+        method : {"auto", "selected", "probing"}, default "auto"
+            Exact, or with the error that :func:`xr_spde.fields.moments.variance` gives.
+        probes : int, default 32
+            Number of draws for the second.
+        seed : int, default 0
+            Of those draws.
 
         Returns
         -------
         ndarray (ny, nx)
-            Diagonal of ``(B'B)^-1``, by the selected inverse on the grid; read only.
+            Read only.
 
         Raises
         ------
         MemoryGuardError
-            If the factorisation would not fit in memory.
+            If what was asked for would not fit in memory.
+        ParameterError, UnknownNameError
+            For arguments that make no sense.
         """
-
-        def build() -> Float:
-            diagonal, _ = gram_inverse(
-                self.matrix(), shape=self.padded_shape, boundary=self.boundary
-            )
-            cropped = self._crop(diagonal)
-            cropped.flags.writeable = False
-            return cropped
-
-        return FACTORS.get(("variance", self.key), build)
+        return moments.variance(self, method, probes=probes, seed=seed).value
 
     def covariance_with(self, j: ArrayLike, i: ArrayLike) -> Float:
-        """Exact covariance of every node with one node or several.
+        """Covariance of every node with one node or several, to the accuracy of the solver.
 
         Parameters
         ----------
@@ -333,13 +336,12 @@ class GaussianField:
                 f"node ({j!r}, {i!r}) is outside the grid of {ny} rows and {nx} columns"
             )
         nodes = np.atleast_1d((rows + dy) * self.padded_shape[1] + columns + dx)
-        unit = np.zeros((self.size, nodes.size), order="F")
-        unit[nodes, np.arange(nodes.size)] = 1.0
-        held = self.factor()
-        covariance = self._crop(held.solve(held.solve_transposed(unit)).T)
+        covariance = moments.covariance_columns(self, nodes)
         return covariance if rows.ndim else np.asarray(covariance[0])
 
-    def log_likelihood(self, fields: ArrayLike, scale: ArrayLike | None = None) -> float:
+    def log_likelihood(
+        self, fields: ArrayLike, scale: ArrayLike | None = None, method: str = "auto"
+    ) -> float:
         """Gaussian log-likelihood of independent replicates of mean zero.
 
         Per replicate ``log|det B| - n/2 log(2 pi) - ||B y||^2 / 2`` with ``y = field / scale``,
@@ -352,6 +354,8 @@ class GaussianField:
             Complete fields.
         scale : array_like, optional
             Positive factor between y and the field, a scalar or (ny, nx).
+        method : {"auto", "exact", "windows"}, default "auto"
+            Of the determinant, see :func:`xr_spde.fields.moments.log_determinant`.
 
         Returns
         -------
@@ -378,11 +382,8 @@ class GaussianField:
                 raise ParameterError("scale holds values that are not positive and finite")
             values = values / factors
             log_scale = float(np.log(factors).sum())
-        bare = self
-        if self.padded_shape != self.shape:
-            maps = (self.kappa2, self.rho, self.theta)
-            bare = GaussianField(*maps, self.boundary, 0, self.solver)
+        bare = self if self.rim == (0, 0) else replace(self, buffer=0)
         residual = apply(weights(self.kappa2, self.rho, self.theta), values, boundary=self.boundary)
-        constant = bare.factor().logdet() - log_scale
+        constant = float(moments.log_determinant(bare, method).value) - log_scale
         constant -= 0.5 * math.log(2.0 * math.pi) * self.kappa2.size
         return float(values.shape[0] * constant - 0.5 * np.vdot(residual, residual))

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.memory import check_memory
 from xr_spde.fields.field import GaussianField
+from xr_spde.fields.moments import log_determinant
 from xr_spde.solvers.cache import FACTORS
 from xr_spde.solvers.choose import predict_bytes
 from xr_spde.solvers.grid_cut import grid
@@ -47,6 +48,7 @@ def log_density(
     fields: Float,
     scale: Float | None = None,
     patterns: Float | None = None,
+    method: str = "auto",
 ) -> Float:
     """Log-density of each field, of mean zero, under the model.
 
@@ -60,6 +62,8 @@ def log_density(
         Positive factor between ``y`` and the field.
     patterns : ndarray (K, ny, nx), optional
         Large-scale patterns, in the units of the fields.
+    method : {"auto", "exact", "windows"}, default "auto"
+        Of ``log|det B|``, see :func:`xr_spde.fields.moments.log_determinant`.
 
     Returns
     -------
@@ -80,10 +84,14 @@ def log_density(
     for number, row in enumerate(first):
         here = np.flatnonzero(pattern.ravel() == number)
         seen = observed[row]
+        if not seen.any():
+            result[here] = 0.0
+            continue
         constant, quadratic = _same_gaps(
             model, matrix, seen, flat[np.ix_(here, seen)], modes[:, seen]
         )
         result[here] = constant - 0.5 * quadratic
+        result[here] += float(log_determinant(model, method).value)
         if logs is not None:
             result[here] -= logs[seen].sum()
     return result
@@ -96,15 +104,16 @@ def _same_gaps(
     values: Float,
     modes: Float,
 ) -> tuple[float, Float]:
-    """Constant and quadratic form of fields (M, n_o) that share their gaps, with modes (K, n_o)."""
-    if not seen.any():
-        return 0.0, np.zeros(values.shape[0])
+    """Constant without ``log|det B|`` and quadratic form of fields that share their gaps.
+
+    Values are (M, n_o) and modes (K, n_o).
+    """
     (dy, dx), (ny, nx) = model.rim, model.shape
     inside = np.zeros(model.padded_shape, dtype=bool)
     inside[dy : dy + ny, dx : dx + nx] = seen.reshape(ny, nx)
     given, gaps = np.flatnonzero(inside), np.flatnonzero(~inside)
     residual = matrix[:, given] @ np.vstack([values, modes]).T
-    constant = model.factor().logdet() - 0.5 * given.size * math.log(2.0 * math.pi)
+    constant = -0.5 * given.size * math.log(2.0 * math.pi)
     if gaps.size:
         block = matrix[:, gaps]
         held = _gap_factor(model, block, gaps)

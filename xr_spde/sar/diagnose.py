@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
+from xr_spde.fields import moments
+from xr_spde.fields.moments import PROBES
 from xr_spde.fields.sar import operator as sar_operator
 from xr_spde.labels.arrays import array_of, as_float
 from xr_spde.labels.attrs import derived_attrs
@@ -23,11 +25,11 @@ from xr_spde.labels.schema import (
     MODE,
     PARAMETERS,
     PATTERNS,
-    check_parameter_values,
     is_parameters,
 )
 from xr_spde.sar import pairs
 from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
+from xr_spde.sar.moments import ERROR, variance, variance_method, with_error
 from xr_spde.sar.positions import POINT, At, Points, find_points
 from xr_spde.sar.ranges import range
 from xr_spde.sar.replicates import log_likelihood, standardize
@@ -45,17 +47,19 @@ def correlation(
     at: At,
     dim: str | None = None,
     *,
+    method: str = "auto",
     solver: str = "auto",
     boundary: str | None = None,
     buffer: Buffer = "auto",
     x: str | None = None,
     y: str | None = None,
 ) -> xr.DataArray:
-    """Correlation of every cell with given points: of the data, or of the model, exactly.
+    """Correlation of every cell with given points: of the data, or of the model.
 
     Of fields, the sample correlation over the replicates in which both the cell and the point are
-    present, in one pass with constant memory. Of a parameter Dataset, the exact correlation
-    ``C_ps / sqrt(C_pp C_ss)`` with ``C = (B'B)^-1``.
+    present, in one pass with constant memory. Of a parameter Dataset, the correlation
+    ``C_ps / sqrt(C_pp C_ss)`` with ``C = (B'B)^-1``: exact, but for a variance ``C_ss`` that had to
+    be probed, see `variance`.
 
     Parameters
     ----------
@@ -67,6 +71,8 @@ def correlation(
         modulo 360. Several give a ``point`` dimension.
     dim : str, optional
         Dimension of the replicates, for fields only.
+    method : {"auto", "selected", "probing"}, default "auto"
+        Of the variance, as in `variance`; for parameters only.
     solver, boundary, buffer
         Of the model, as in `emulate`; for parameters only.
     x, y : str, optional
@@ -77,7 +83,8 @@ def correlation(
     DataArray (..., [point], Y, X)
         In [-1, 1], lazy for lazy data. NaN on land, everywhere for a point on land, and in data
         where fewer than two replicates have both or one of them never varies. The coordinates
-        ``point_<y>`` and ``point_<x>`` say which cells were taken.
+        ``point_<y>`` and ``point_<x>`` say which cells were taken; ``correlation_stderr`` is the
+        standard error where variances were probed.
 
     Raises
     ------
@@ -102,12 +109,13 @@ def correlation(
                 "it out, or pass the fields themselves"
             )
         return _exact_correlation(
-            obj, at, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y
+            obj, at, method, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y
         )
-    if (solver, boundary, buffer) != ("auto", None, "auto"):
+    if (method, solver, boundary, buffer) != ("auto", "auto", None, "auto"):
         raise ParameterError(
-            "solver, boundary and buffer belong to the model of a parameter Dataset; fields were "
-            "given, whose correlation is empirical; leave them out, or pass the parameters"
+            "method, solver, boundary and buffer belong to the model of a parameter Dataset; "
+            "fields were given, whose correlation is empirical; leave them out, or pass the "
+            "parameters"
         )
     return _empirical_correlation(array_of(obj, x=x, y=y), at, dim, x=x, y=y)
 
@@ -139,20 +147,27 @@ def _named_correlation(state: pairs.PairSums) -> Mapping[str, Array]:
 
 
 def _exact_correlation(
-    params: xr.Dataset, at: At, *, x: str | None, y: str | None, **settings: Any
+    params: xr.Dataset, at: At, method: str, *, x: str | None, y: str | None, **settings: Any
 ) -> xr.DataArray:
     dataset, recipe = read_model(params, x=x, y=y, **settings)
+    method = variance_method(method, recipe)
     core = (recipe.grid.y_dim, recipe.grid.x_dim)
     points = find_points(at, recipe.grid, dataset)
     names = (*PARAMETERS, "std", PATTERNS) if PATTERNS in dataset else PARAMETERS
+    spec = Output((POINT, *core), sizes={POINT: len(points.stored)})
     found = apply_core(
-        carry_options(partial(_model_correlation, recipe=recipe, points=points)),
+        carry_options(partial(_model_correlation, recipe=recipe, points=points, method=method)),
         *model_variables(dataset, names),
         core_dims=[(MODE, *core) if name == PATTERNS else core for name in names],
-        output={"correlation": Output((POINT, *core), sizes={POINT: len(points.stored)})},
-    )["correlation"]
+        output={"correlation": spec} | ({ERROR: spec} if method == "probing" else {}),
+    )
     how = {"boundary": recipe.boundary, "buffer": recipe.buffer, "solver": recipe.solver}
-    return _describe_correlation(points.label(found, recipe.grid), "exact", how)
+    named = points.label(found["correlation"], recipe.grid)
+    if method == "selected":
+        return _describe_correlation(named, "exact", how)
+    how |= {"variance": method, "probes": PROBES}
+    described = _describe_correlation(named, "model", how)
+    return with_error(described, points.label(found[ERROR], recipe.grid))
 
 
 def _model_correlation(
@@ -164,29 +179,41 @@ def _model_correlation(
     *,
     recipe: ModelRecipe,
     points: Points,
-) -> Array:
-    """Correlation with each point (points, ny, nx), as stored."""
+    method: str,
+) -> dict[str, Array]:
+    """Correlation with each point (points, ny, nx) and its standard error, as stored."""
     model, land = recipe.build(kappa2, rho, theta)
-    result = np.full((len(points.stored), *land.shape), np.nan)
     if model is None:
-        return result
+        nothing = np.full((len(points.stored), *land.shape), np.nan)
+        return {"correlation": nothing, ERROR: nothing}
     rows, columns = (np.array(index) for index in zip(*points.canonical, strict=True))
-    own = model.variance()
+    own = moments.variance(model, method)
     covariance = model.covariance_with(rows, columns)
-    exact = covariance / np.sqrt(own * own[rows, columns][:, None, None])
-    exact = recipe.grid.from_canonical(exact)
+    # at the points themselves the columns are exact
+    there = covariance[np.arange(len(rows)), rows, columns]
+    known = own.value.copy()
+    known[rows, columns] = there
+    whole = recipe.grid.from_canonical(covariance / np.sqrt(known * there[:, None, None]))
+    found = {}
+    if own.error is not None:
+        off = own.error / own.value
+        off[rows, columns] = 0.0
+        found[ERROR] = 0.5 * np.abs(whole) * recipe.grid.from_canonical(off)
     if std is not None and patterns is not None:
-        exact = _with_patterns(exact, std, np.nan_to_num(patterns), points.stored)
-    result[:] = np.clip(exact, -1.0, 1.0)
-    result[:, land] = np.nan
-    result[[bool(land[cell]) for cell in points.stored]] = np.nan
-    return result
+        shared, taken = _with_patterns(std, np.nan_to_num(patterns), points.stored)
+        whole = shared + whole * taken
+        found = {name: error * taken for name, error in found.items()}
+    found["correlation"] = np.clip(whole, -1.0, 1.0)
+    for values in found.values():
+        values[:, land] = np.nan
+        values[[bool(land[cell]) for cell in points.stored]] = np.nan
+    return found
 
 
 def _with_patterns(
-    local: Array, std: Array, patterns: Array, cells: Sequence[tuple[int, int]]
-) -> Array:
-    """Correlation of patterns and remainder together, from that of the remainder."""
+    std: Array, patterns: Array, cells: Sequence[tuple[int, int]]
+) -> tuple[Array, Array]:
+    """Correlation by patterns alone, and the factor that remains for that of the remainder."""
     # the sum of both variances, which is std squared unless patterns take more
     left = remaining_std(std, patterns)
     whole = np.sqrt(left**2 + np.sum(patterns**2, axis=0))
@@ -194,86 +221,13 @@ def _with_patterns(
         share, parts = left / whole, patterns / whole
     at = tuple(np.array(index) for index in zip(*cells, strict=True))
     shared = np.einsum("kp,kji->pji", parts[:, *at], parts)
-    return np.asarray(shared + local * share[at][:, None, None] * share)
+    return np.asarray(shared), np.asarray(share[at][:, None, None] * share)
 
 
 def _describe_correlation(da: xr.DataArray, kind: str, settings: dict[str, Any]) -> xr.DataArray:
     attrs = derived_attrs({}, long_name=f"{kind} correlation with the point", units="1")
     da = da.rename("correlation").drop_attrs(deep=False)
     return da.assign_attrs(attrs | provenance(f"{kind} correlation", **settings))
-
-
-def variance(
-    params: xr.Dataset,
-    *,
-    solver: str = "auto",
-    boundary: str | None = None,
-    buffer: Buffer = "auto",
-    x: str | None = None,
-    y: str | None = None,
-) -> xr.DataArray:
-    """Exact marginal variance of the fields that `emulate` draws from the parameters.
-
-    Where ``std`` is among them, fields are scaled to it and the variance is its square. Without
-    it, the variance of the bare field, the diagonal of ``(B'B)^-1`` by the selected inverse; to
-    get that one from a Dataset with ``std``, use ``params.drop_vars("std").sar.variance()``.
-
-    Parameters
-    ----------
-    params : Dataset
-        ``kappa2``, ``rho``, ``theta`` and optionally ``std`` on (..., Y, X).
-    solver, boundary, buffer
-        As in `emulate`.
-    x, y : str, optional
-        Names of the horizontal axes where they should not be searched for.
-
-    Returns
-    -------
-    DataArray (..., Y, X)
-        In squared units of ``std``; NaN on land; lazy for lazy parameters.
-
-    Raises
-    ------
-    SchemaError
-        Parameters or values missing or impossible.
-    MemoryGuardError
-        The factorisation would not fit in memory.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> from xr_spde.sar import variance
-    >>> maps = {"kappa2": 0.5, "rho": 3.0, "theta": np.pi / 4}
-    >>> params = xr.Dataset({k: (("y", "x"), np.full((9, 9), v)) for k, v in maps.items()})
-    >>> float(variance(params, buffer=20).mean().round(3))
-    0.134
-    """
-    dataset, recipe = read_model(params, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y)
-    core = (recipe.grid.y_dim, recipe.grid.x_dim)
-    names = (*PARAMETERS, "std") if "std" in dataset else PARAMETERS
-    found = apply_core(
-        carry_options(partial(_model_variance, recipe=recipe)),
-        *model_variables(dataset, names),
-        core_dims=[core] * len(names),
-        output={"variance": Output(core)},
-    )["variance"]
-    units = str(dataset["std"].attrs.get("units", "")) if "std" in dataset else "1"
-    squared = units if units in ("", "1") else f"({units})^2"
-    attrs = derived_attrs({}, long_name="marginal variance", units=squared or None)
-    how = {"boundary": recipe.boundary, "buffer": recipe.buffer, "solver": recipe.solver}
-    return found.drop_attrs(deep=False).assign_attrs(attrs | provenance("exact variance", **how))
-
-
-def _model_variance(
-    kappa2: Array, rho: Array, theta: Array, std: Array | None = None, *, recipe: ModelRecipe
-) -> Array:
-    if std is not None:
-        land = check_parameter_values(kappa2, rho, theta, std=std)
-        return np.where(land, np.nan, np.asarray(std, dtype=np.float64) ** 2)
-    model, land = recipe.build(kappa2, rho, theta)
-    if model is None:
-        return np.full(land.shape, np.nan)
-    return np.where(land, np.nan, recipe.grid.from_canonical(model.variance()))
 
 
 def operator(

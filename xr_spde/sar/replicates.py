@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import AxisNotFoundError, ParameterError
 from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
+from xr_spde.fields.moments import DETERMINANTS, DIRECT, check_method, log_determinant
 from xr_spde.labels.arrays import array_of, as_float
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.axes import check_replicates, find_replicates, find_spatial
@@ -20,6 +22,7 @@ from xr_spde.labels.lazy import single_core_chunk
 from xr_spde.labels.schema import MODE, MOMENTS, PARAMETERS, PATTERNS
 from xr_spde.sar.density import log_density
 from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
+from xr_spde.sar.moments import variance_method
 
 __all__ = ["log_likelihood", "standardize"]
 
@@ -119,15 +122,21 @@ def log_likelihood(
     solver: str = "auto",
     boundary: str | None = None,
     buffer: Buffer = 0,
+    method: str = "auto",
     x: str | None = None,
     y: str | None = None,
 ) -> xr.DataArray:
-    """Exact log-likelihood of the fields under the Gaussian model of a parameter Dataset.
+    """Log-likelihood of the fields under the Gaussian model of a parameter Dataset.
 
     The sum over replicates of ``log|det B| - n/2 log(2 pi) - |B y|^2 / 2`` with
     ``y = (field - mean) sqrt(var y) / std``, minus the sum of ``log(std / sqrt(var y))``: the
     density of the law that `emulate` draws from, with the same buffer. Cells without data (land,
-    gaps, buffer) and the amplitudes of large-scale patterns are integrated out exactly.
+    gaps, buffer) and the amplitudes of large-scale patterns are integrated out exactly; a replicate
+    without any data contributes nothing.
+
+    It is exact wherever a factor of B fits in memory. On larger grids ``log|det B|`` comes from
+    overlapping windows (`xr_spde.fields.windows`), and the coordinate ``log_likelihood_error``
+    bounds what that may be off; most of it is the same for parameters that are close.
 
     It is the likelihood of neighbouring cells whatever the ``dilation`` of the parameters. Above 1
     they were fitted to differences of cells further apart and are not where this likelihood is
@@ -147,6 +156,9 @@ def log_likelihood(
         As in `emulate`.
     buffer : int or "auto", default 0
         As in `emulate`. Integrating a wide buffer out costs a second, larger factorisation.
+    method : {"auto", "exact", "windows"}, default "auto"
+        Of ``log|det B|``. "auto" is "exact" if the solver is a direct one, as it is on all grids
+        that fit. The attribute ``xr_spde_determinant`` says which was taken.
     x, y : str, optional
         Names of the horizontal axes where they should not be searched for.
 
@@ -159,6 +171,10 @@ def log_likelihood(
     ------
     GridError
         Fields and parameters on different grids.
+    MemoryGuardError
+        A factor of the cells without data would not fit in memory.
+    UnknownNameError
+        Unknown method, solver or boundary.
     ParameterError
         When computed: infinite data, or ``std`` = 0 at a cell with data.
     SchemaError
@@ -192,18 +208,29 @@ def log_likelihood(
     wide = _plain(da, spatial, spatial)
     wide = wide.expand_dims({d: maps[0].sizes[d] for d in extra})
     wide = wide.assign_coords({d: maps[0].coords[d] for d in extra if d in maps[0].coords})
-    densities = xr.apply_ufunc(
-        carry_options(partial(_densities, names=names, recipe=recipe, grid=grid)),
+    check_method(method, DETERMINANTS, "log-determinant")
+    if method == "auto":
+        method = "exact" if recipe.solver in DIRECT else "windows"
+    how = {"determinant": method, "boundary": recipe.boundary, "buffer": recipe.buffer}
+    if "std" in dataset:
+        how["variance"] = variance_method("auto", recipe)
+    density = partial(_densities, names=names, recipe=recipe, grid=grid, how=how)
+    found, error = xr.apply_ufunc(
+        carry_options(density),
         wide.transpose(*extra, *lead, replicates, *spatial),
         *maps,
         input_core_dims=[spatial, *cores],
+        output_core_dims=[[], []],
         dask="parallelized",
-        output_dtypes=[np.float64],
+        output_dtypes=[np.float64, np.float64],
         keep_attrs=False,
     )
     attrs = derived_attrs({}, long_name="log-likelihood", units="1")
-    attrs |= provenance("log_likelihood", boundary=recipe.boundary, buffer=recipe.buffer)
-    return densities.sum(replicates).rename("log_likelihood").assign_attrs(attrs)
+    total = found.sum(replicates).rename("log_likelihood")
+    if method == "windows":
+        # one determinant for all replicates: its errors add up
+        total = total.assign_coords(log_likelihood_error=error.sum(replicates).variable)
+    return total.assign_attrs(attrs | provenance("log_likelihood", **how))
 
 
 def _plain(da: xr.DataArray, spatial: tuple[str, str], core: tuple[str, ...]) -> xr.DataArray:
@@ -216,19 +243,24 @@ def _plain(da: xr.DataArray, spatial: tuple[str, str], core: tuple[str, ...]) ->
 
 
 def _densities(
-    fields: Array, *maps: Array, names: tuple[str, ...], recipe: ModelRecipe, grid: Grid
-) -> Array:
-    """Log-density of each replicate: (lead..., M, ny, nx) to (lead..., M)."""
+    fields: Array,
+    *maps: Array,
+    names: tuple[str, ...],
+    recipe: ModelRecipe,
+    grid: Grid,
+    how: Mapping[str, Any],
+) -> tuple[Array, Array]:
+    """Log-density of each replicate and its error: (lead..., M, ny, nx) to (lead..., M)."""
     lead = fields.shape[:-3]
     wide = [
         _without_replicates(m, lead, 3 if name == PATTERNS else 2)
         for name, m in zip(names, maps, strict=True)
     ]
-    result = np.empty(fields.shape[:-2])
+    result, error = np.empty(fields.shape[:-2]), np.empty(fields.shape[:-2])
     for index in np.ndindex(lead):
         given = dict(zip(names, (m[index] for m in wide), strict=True))
-        result[index] = _density(fields[index], given, recipe, grid)
-    return result
+        result[index], error[index] = _density(fields[index], given, recipe, grid, how)
+    return result, error
 
 
 def _without_replicates(values: Array, lead: tuple[int, ...], core: int) -> Array:
@@ -238,25 +270,34 @@ def _without_replicates(values: Array, lead: tuple[int, ...], core: int) -> Arra
     return np.broadcast_to(values, lead + values.shape[values.ndim - core :])
 
 
-def _density(fields: Array, maps: dict[str, Array], recipe: ModelRecipe, grid: Grid) -> Array:
+def _density(
+    fields: Array,
+    maps: dict[str, Array],
+    recipe: ModelRecipe,
+    grid: Grid,
+    how: Mapping[str, Any],
+) -> tuple[Array, Array]:
     patterns = np.nan_to_num(maps.pop(PATTERNS, np.zeros((0, *fields.shape[1:]))))
     model, land = recipe.build(**maps)
     if model is None:
-        return np.zeros(fields.shape[0])
+        return np.zeros(fields.shape[0]), np.zeros(fields.shape[0])
     home = {name: recipe.grid.to_canonical(values) for name, values in maps.items()}
     hidden = recipe.grid.to_canonical(land)
     modes, scale = recipe.grid.to_canonical(patterns), None
     if "std" in home:
-        scale = remaining_std(home["std"], modes) / np.sqrt(model.variance())
+        scale = remaining_std(home["std"], modes) / np.sqrt(model.variance(how["variance"]))
     # Cells without data play no part; what stands there must only be a number.
     safe = None if scale is None else np.where(scale > 0, scale, 1.0)
-    result = np.empty(fields.shape[0])
+    bound = log_determinant(model, how["determinant"]).error
+    result, seen = np.empty(fields.shape[0]), np.empty(fields.shape[0], dtype=bool)
     for low in range(0, fields.shape[0], _SLAB):
         anomalies = _anomalies(fields[low : low + _SLAB], grid, hidden, home.get("mean"))
         if scale is not None:
             _check_scale(scale, anomalies)
-        result[low : low + _SLAB] = log_density(model, anomalies, safe, modes)
-    return result
+        part = slice(low, low + _SLAB)
+        result[part] = log_density(model, anomalies, safe, modes, how["determinant"])
+        seen[part] = np.isfinite(anomalies).any(axis=(1, 2))
+    return result, np.where(seen, 0.0 if bound is None else float(bound), 0.0)
 
 
 def _anomalies(
