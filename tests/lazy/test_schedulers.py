@@ -79,8 +79,9 @@ def test_more_threads_than_cores_share_one_factor(reference):
     with dask.config.set(scheduler="threads", num_workers=8):
         found = emulate(parameters(), 50, seed=12, chunks=3).compute()
     np.testing.assert_array_equal(found.values, reference)
-    # A factor and a map of variances for each of the two levels.
-    assert len(FACTORS) == 4
+    # Two factors, one of them in double precision for the map of variances, and that map, for each
+    # of the two levels.
+    assert len(FACTORS) == 6
 
 
 def test_the_graph_holds_the_parameters_once_and_no_factor():

@@ -123,10 +123,10 @@ class set_options:  # noqa: N801 - reads as a verb, as in xarray
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
-        Where linear algebra runs. ``"cuda"`` needs cupy (extra ``gpu``), and a solver for it: the
-        present ones run on the processor and say so.
+        Where linear algebra runs. ``"cuda"`` needs cupy (extra ``gpu``) and a graphics card;
+        ``"auto"`` takes a card where cupy reports one and the factor fits in its memory.
     memory_limit : int or None
-        Bytes that one factorisation may take. None: 60 % of what is available.
+        Bytes that one factorisation may take. None: 60 % of what is available, 90 % on a card.
     factor_cache : int
         Bytes of factorisations kept per process (default 1 GiB).
     progress : bool

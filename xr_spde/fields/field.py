@@ -206,12 +206,6 @@ class GaussianField:
         dy, dx = self.rim
         return np.pad(array, ((dy, dy), (dx, dx)), mode="edge")
 
-    def _crop(self, flat: Float) -> Float:
-        """Cut the buffer off (..., n) and give the grid its shape."""
-        (ny, nx), (dy, dx) = self.shape, self.rim
-        grid = flat.reshape(*flat.shape[:-1], *self.padded_shape)
-        return np.ascontiguousarray(grid[..., dy : dy + ny, dx : dx + nx])
-
     def weights(self) -> Float:
         """Return the nine weights of every node of the padded grid, (9, ny, nx)."""
         return weights(*map(self._pad, (self.kappa2, self.rho, self.theta)))
@@ -268,8 +262,8 @@ class GaussianField:
         Returns
         -------
         ndarray (K, ny, nx)
-            Fields of mean zero and covariance ``(B'B)^-1``, in the dtype of the factor. A field
-            depends on its own row of noise alone, bit for bit.
+            Fields of mean zero and covariance ``(B'B)^-1``, in the dtype of the factor; a view of
+            what was solved for. A field depends on its own row of noise alone, bit for bit.
 
         Raises
         ------
@@ -281,7 +275,9 @@ class GaussianField:
         rows = np.asarray(noise, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.size:
             raise ParameterError(f"noise has shape {rows.shape}; expected (K, {self.size})")
-        return self._crop(self.factor(dtype).solve(rows.T).T)
+        (ny, nx), (dy, dx) = self.shape, self.rim
+        drawn = self.factor(dtype).solve(rows.T).T.reshape(-1, *self.padded_shape)
+        return np.asarray(drawn[:, dy : dy + ny, dx : dx + nx])
 
     def variance(self, method: str = "auto", *, probes: int = PROBES, seed: int = 0) -> Float:
         """Variance of every node, the diagonal of ``(B'B)^-1``.

@@ -30,9 +30,22 @@ _FEWEST_BLOCKS = 8
 class MemberBlock(Protocol):
     """What computes one block: members ``start`` to ``stop - 1`` of one leading index."""
 
-    def __call__(
-        self, start: int, stop: int, path: tuple[int, ...], *parameters: NDArray[Any]
-    ) -> NDArray[Any]:
+    def prepare(self, *parameters: NDArray[Any]) -> Any:
+        """Return what all blocks of a leading index have in common.
+
+        Parameters
+        ----------
+        *parameters : ndarray, shape (ny, nx)
+            One map per parameter.
+
+        Returns
+        -------
+        object
+            Travels between processes.
+        """
+        ...
+
+    def __call__(self, start: int, stop: int, path: tuple[int, ...], shared: Any) -> NDArray[Any]:
         """Return members of shape ``(stop - start, ny, nx)``.
 
         Parameters
@@ -41,8 +54,8 @@ class MemberBlock(Protocol):
             Range of member numbers.
         path : tuple of int
             The flat leading index, or nothing where there are no leading dimensions.
-        *parameters : ndarray, shape (ny, nx)
-            One map per parameter.
+        shared : object
+            What `prepare` returned.
 
         Returns
         -------
@@ -82,15 +95,17 @@ def members_per_block(n: int, member_bytes: int, group: int) -> int:
     return min(n, group * max(1, min(by_size, by_count)))
 
 
-def _gather(path: tuple[int, ...], leading: int, *parameters: NDArray[Any]) -> tuple[Any, ...]:
-    """Collect what all blocks of one leading index share: its number and its maps."""
+def _gather(
+    block: MemberBlock, path: tuple[int, ...], leading: int, *parameters: NDArray[Any]
+) -> tuple[Any, ...]:
+    """Collect what all blocks of one leading index share: its number, and what its maps give."""
     maps = [np.asarray(values).reshape(values.shape[leading:]) for values in parameters]
-    return (path, leading, *maps)
+    return path, leading, block.prepare(*maps)
 
 
 def _evaluate(block: MemberBlock, start: int, stop: int, shared: tuple[Any, ...]) -> NDArray[Any]:
-    path, leading, *maps = shared
-    members = block(start, stop, path, *maps)
+    path, leading, prepared = shared
+    members = block(start, stop, path, prepared)
     return members.reshape(stop - start, *(1,) * leading, *members.shape[1:])
 
 
@@ -125,7 +140,7 @@ def lazy_members(
     -------
     dask.array.Array, shape (n, ...leading, ny, nx)
         One task per (block of members) x (leading index), and one per leading index that gathers
-        its parameters.
+        and prepares its parameters.
     """
     import dask.array as da
     from dask.base import tokenize
@@ -141,13 +156,13 @@ def lazy_members(
     name, gathered = f"sar-members-{digest}", f"sar-shared-{digest}"
     starts = range(0, n, per_block)
     sizes = tuple(min(per_block, n - start) for start in starts)
-    compute = carry_options(partial(_evaluate, block))
+    compute, gather = (carry_options(partial(work, block)) for work in (_evaluate, _gather))
     tasks: dict[Any, tuple[Any, ...]] = {}
     for flat, index in enumerate(product(*map(range, lead))):
         inputs = [(p.name, *index, *(0,) * (p.ndim - len(lead))) for p in lazy]
         # One task gathers them for all blocks: references from each would double the graph.
         shared = (gathered, *index)
-        tasks[shared] = (_gather, (flat,) if lead else (), len(lead), *inputs)
+        tasks[shared] = (gather, (flat,) if lead else (), len(lead), *inputs)
         for b, (start, size) in enumerate(zip(starts, sizes, strict=True)):
             tasks[(name, b, *index, 0, 0)] = (compute, start, start + size, shared)
     # A materialised layer keeps dask from fusing, and so repeating, what makes the parameters.

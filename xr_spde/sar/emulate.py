@@ -31,6 +31,17 @@ REALIZATION = "realization"
 
 
 @dataclass(frozen=True)
+class _Shared:
+    """What blocks of one set of maps have in common; `std` is what patterns leave of it."""
+
+    model: GaussianField | None
+    land: NDArray[np.bool_]
+    mean: NDArray[Any] | None
+    std: NDArray[np.float64] | None
+    patterns: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class _EnsembleBlock:
     """Draws members of one set of maps; what a task of the graph calls."""
 
@@ -39,17 +50,24 @@ class _EnsembleBlock:
     entropy: int
     dtype: np.dtype[Any]
 
-    def __call__(
-        self, start: int, stop: int, path: tuple[int, ...], *parameters: NDArray[Any]
-    ) -> NDArray[Any]:
+    def prepare(self, *parameters: NDArray[Any]) -> _Shared:
+        """Check one set of maps and build its model."""
         maps = dict(zip(self.names, parameters, strict=True))
         patterns = np.nan_to_num(maps.pop(PATTERNS, np.zeros((0, *parameters[0].shape))))
         model, land = self.recipe.build(**maps)
-        members = np.empty((stop - start, *land.shape), dtype=self.dtype)
+        std = maps.get("std")
+        remaining = None if std is None else remaining_std(std, patterns)
+        return _Shared(model, land, maps.get("mean"), remaining, patterns)
+
+    def __call__(
+        self, start: int, stop: int, path: tuple[int, ...], shared: _Shared
+    ) -> NDArray[Any]:
+        members = np.empty((stop - start, *shared.land.shape), dtype=self.dtype)
+        model, patterns = shared.model, shared.patterns
         if model is None:
             members.fill(np.nan)
             return members
-        mean, scale = maps.get("mean"), self._scale(model, maps.get("std"), patterns)
+        scale = self._scale(model, shared.std)
         # As many at a time as the solver takes: the noise of a whole block would take more memory.
         noise = np.empty((min(model.factor(self.dtype).width, stop - start), model.size))
         for low in range(start, stop, len(noise)):
@@ -62,21 +80,21 @@ class _EnsembleBlock:
             if len(patterns):
                 fields += _superpose(amplitudes, patterns)
             finished = members[low - start : chosen.stop - start]
-            if mean is None:
+            if shared.mean is None:
                 finished[:] = fields
             else:
-                np.add(fields, mean, out=finished)
-        members[:, land] = np.nan
+                np.add(fields, shared.mean, out=finished)
+        members[:, shared.land] = np.nan
         return members
 
     def _scale(
-        self, model: GaussianField, std: NDArray[Any] | None, patterns: NDArray[Any]
+        self, model: GaussianField, std: NDArray[np.float64] | None
     ) -> NDArray[np.float64] | None:
         """Factor that turns the variance of the model into what patterns leave of the whole."""
         if std is None:
             return None
         own = self.recipe.grid.from_canonical(model.variance())
-        return np.asarray(remaining_std(std, patterns) / np.sqrt(own), dtype=np.float64)
+        return np.asarray(std / np.sqrt(own), dtype=np.float64)
 
     def _draw(
         self, noise: NDArray[np.float64], members: range, path: tuple[int, ...], modes: int
