@@ -178,8 +178,10 @@ class MultigridFactor:
         self.convergence: tuple[Convergence, ...] = ()
         self._boundary, self._lock = boundary, threading.Lock()
         self._max_iterations, self._coarsest = max_iterations, coarsest
+        # the weights are there already
+        needed = predict_bytes(self.shape, boundary=boundary, coarsest=coarsest) - weights.nbytes
         check_memory(
-            predict_bytes(self.shape, boundary=boundary, coarsest=coarsest),
+            needed,
             what=f"the multigrid solver of a grid of {self.shape[0]} x {self.shape[1]} nodes "
             "(buffer included)",
             remedy="Use a coarser or smaller grid or a smaller buffer.",
