@@ -21,6 +21,7 @@ from xr_spde._core.errors import (
     MemoryGuardError,
     ParameterError,
     SchemaError,
+    SolverError,
     UnknownNameError,
 )
 from xr_spde._core.rng import member_generator
@@ -360,6 +361,13 @@ def test_impossible_values_are_named_when_computed(params, name, value, message)
         fields.compute()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_field_without_a_variance_is_refused(dtype):
+    fields = emulate(constant((20, 30), 1e-17, 1.0, 0.0), 2, seed=1, dtype=dtype, boundary="torus")
+    with pytest.raises(SolverError, match=r"singular.*kappa2"):
+        fields.compute()
+
+
 def test_a_grid_too_large_is_refused_from_its_shape_alone():
     huge = da.full((200_000, 400_000), 0.5, chunks=10_000)
     params = xr.Dataset(dict.fromkeys(("kappa2", "rho", "theta"), (("y", "x"), huge)))
@@ -376,6 +384,45 @@ def test_the_memory_limit_counts_a_given_buffer(params):
         emulate(params, 1, buffer=0)
         with pytest.raises(MemoryGuardError, match="407 x 409"):
             emulate(params, 1, buffer=200)
+
+
+def untouched(block):
+    raise AssertionError("a lazy parameter was computed")
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit", "buffer", "solver"),
+    [
+        ((192, 288), 2 * 10**8, 0, "dissection"),
+        ((400, 600), 7 * 10**8, 0, "dissection"),
+        ((400, 600), 7 * 10**8, "auto", "multigrid"),  # leaves room for the buffer
+        ((1024, 2048), 3 * 10**9, 0, "multigrid"),
+        ((1024, 2048), 5 * 10**9, 0, "dissection"),
+    ],
+)
+def test_the_solver_is_chosen_from_the_shape_alone_and_named(shape, limit, buffer, solver):
+    lazy = da.zeros(shape, chunks=shape).map_blocks(untouched, dtype=float)
+    params = xr.Dataset(dict.fromkeys(("kappa2", "rho", "theta"), (("y", "x"), lazy)))
+    with set_options(memory_limit=limit, device="cpu"):
+        fields = emulate(params, 1000, boundary="cylinder", buffer=buffer)
+        assert fields.attrs["xr_spde_solver"] == solver
+        assert fields.attrs["xr_spde_device"] == "cpu"
+        assert fields[0].nbytes <= fields.data.blocks[0].nbytes <= max(64e6, 8 * fields[0].nbytes)
+    with pytest.raises(AssertionError, match="computed"):
+        fields[0].compute()
+
+
+def test_members_of_multigrid_are_those_of_dissection():
+    # too large for the coarsest grid alone
+    maps = constant((300, 420), 0.1, 3.0, 0.4)
+    expected = emulate(maps, 3, seed=1, buffer=0, solver="dissection").compute()
+    for dtype, tolerance in (("float64", 1e-6), ("float32", 1e-4)):
+        found = emulate(maps, 3, seed=1, buffer=0, solver="multigrid", dtype=dtype, chunks=2)
+        assert found.dtype == dtype
+        scale = float(expected.std())
+        np.testing.assert_allclose(found, expected, atol=tolerance * scale)
+        alone = emulate(maps, 3, seed=1, buffer=0, solver="multigrid", dtype=dtype)[2]
+        np.testing.assert_array_equal(alone, found[2])
 
 
 def test_one_selected_pattern_is_one_pattern(params):

@@ -213,7 +213,7 @@ def test_memory_of_any_grid_is_known_at_once():
     assert large.peak < 2 * large.factor
 
 
-@pytest.mark.parametrize(("n", "width"), [(100, 64), (55_296, 64), (2**20, 16), (2**25, 8)])
+@pytest.mark.parametrize(("n", "width"), [(100, 64), (55_296, 64), (2**19, 16), (2**25, 8)])
 def test_blocks_of_right_hand_sides_fit_memory(n, width):
     assert block_width(n, np.dtype(np.float64), host=True) == width
     assert block_width(n, np.dtype(np.float32), host=True) >= width

@@ -14,7 +14,7 @@ WORKSPACE = {True: 2**21, False: 2**28}
 """Bytes of fronts at a time, on the processor (about its caches) or on a card."""
 
 _ROW_BYTES = {True: 512, False: 2048}
-_BLOCK_BYTES = {True: 2**27, False: 2**33}
+_BLOCK_BYTES = {True: 2**26, False: 2**33}
 _NARROWEST = 8
 
 
