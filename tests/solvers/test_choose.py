@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import sys
 import threading
 import tracemalloc
 
@@ -27,7 +29,11 @@ SHAPE = (12, 15)
 MATRIX = operator(np.full(SHAPE, 0.2), 2.0, 0.4, boundary="cylinder")
 
 
-DIRECT = [name for name in choose.SOLVERS if name != "multigrid"]
+needs_cholmod = pytest.mark.skipif(
+    importlib.util.find_spec("sksparse") is None, reason="scikit-sparse is not installed"
+)
+CHOLMOD = pytest.param("cholmod", marks=needs_cholmod)
+DIRECT = ["dissection", "superlu", CHOLMOD]
 
 
 @pytest.mark.parametrize("solver", ["auto", *DIRECT])
@@ -67,7 +73,7 @@ def test_single_precision_is_refused_where_it_loses_too_much():
     assert other.solve(np.ones(held.n)).dtype == np.float64
 
 
-@pytest.mark.parametrize("solver", choose.SOLVERS)
+@pytest.mark.parametrize("solver", ["multigrid", *DIRECT])
 @pytest.mark.parametrize("kappa2", [1e-15, 1e-18, 1e-300])
 def test_near_singular_matrices_are_refused(solver, kappa2):
     shape = (24, 32)
@@ -101,9 +107,30 @@ def test_large_grids_take_the_order_of_the_grid(monkeypatch):
 
 
 def test_unknown_solver_lists_the_known():
-    known = "known: 'auto', 'dissection', 'multigrid', 'superlu'"
+    known = "known: 'auto', 'dissection', 'multigrid', 'superlu', 'cholmod'"
     with pytest.raises(UnknownNameError, match=f"unknown solver 'pardiso'; {known}"):
         choose.factor(MATRIX, shape=SHAPE, boundary="cylinder", solver="pardiso")
+
+
+def test_a_missing_library_comes_with_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sksparse", None)
+    with pytest.raises(MissingDependencyError, match="pip install scikit-sparse"):
+        choose.choose(SHAPE, boundary="cylinder", solver="cholmod")
+
+
+@needs_cholmod
+def test_cholmod_agrees_with_dissection_column_by_column():
+    shape = (40, 52)
+    matrix = operator(np.full(shape, 0.02), 5.0, 0.4, boundary="cylinder")
+    grid = {"shape": shape, "boundary": "cylinder"}
+    theirs = choose.factor(matrix, **grid, solver="cholmod")
+    ours = choose.factor(matrix, **grid)
+    b = np.random.default_rng(0).standard_normal((ours.n, 70))
+    solved = theirs.solve(b)
+    np.testing.assert_allclose(solved, ours.solve(b), atol=1e-9)
+    np.testing.assert_array_equal(theirs.solve(b[:, 40:41]), solved[:, 40:41])
+    np.testing.assert_allclose(theirs.solve_transposed(b), ours.solve_transposed(b), atol=1e-9)
+    assert theirs.logdet() == pytest.approx(ours.logdet(), rel=1e-10)
 
 
 def test_shape_must_fit():

@@ -16,7 +16,7 @@ from xr_spde._core.errors import MemoryGuardError, ParameterError, SolverError, 
 from xr_spde._core.memory import format_bytes
 from xr_spde._core.options import get_option
 from xr_spde._core.warn import warn
-from xr_spde.solvers import card, multigrid
+from xr_spde.solvers import card, cholmod, multigrid
 from xr_spde.solvers.dissection import gram_inverse
 from xr_spde.solvers.factor import Factor
 from xr_spde.solvers.grid_cut import grid
@@ -96,6 +96,8 @@ class Solver:
         The factor, from matrix, shape, boundary, dtype and module of arrays.
     devices, dtypes : tuple of str
         What it knows.
+    load : callable
+        Imports what it needs besides, or says how to install it.
     stencil : bool
         Whether it takes the nine weights of every node, and the matrix need not be assembled.
     """
@@ -105,6 +107,7 @@ class Solver:
     build: Callable[[Any, Shape, str, DType, Any], Factor]
     devices: tuple[str, ...] = ("cpu",)
     dtypes: tuple[str, ...] = ("float64",)
+    load: Callable[[], Any] = lambda: None
     stencil: bool = False
 
 
@@ -150,6 +153,12 @@ def _dissection(matrix: sp.csc_array, shape: Shape, boundary: str, dtype: DType,
     return held
 
 
+def _cholmod(matrix: sp.csc_array, shape: Shape, boundary: str, dtype: DType, xp: Any) -> Factor:
+    return cholmod.CholmodFactor(
+        matrix, gram_diagonal=lambda: gram_inverse(matrix, shape=shape, boundary=boundary)[0]
+    )
+
+
 def _multigrid(matrix: Any, shape: Shape, boundary: str, dtype: DType, xp: Any) -> Factor:
     return multigrid.MultigridFactor(matrix, shape=shape, boundary=boundary, dtype=dtype)
 
@@ -175,6 +184,12 @@ SOLVERS: Mapping[str, Solver] = {
         memory=lambda shape, boundary, dtype, host: predict_bytes(shape[0] * shape[1]),
         width=lambda n, dtype, host: BLOCK,
         build=_superlu,
+    ),
+    "cholmod": Solver(
+        memory=lambda shape, boundary, dtype, host: cholmod.predict_bytes(shape[0] * shape[1]),
+        width=lambda n, dtype, host: cholmod.BLOCK,
+        build=_cholmod,
+        load=cholmod.load,
     ),
 }
 """Solvers by name."""
@@ -243,8 +258,10 @@ def choose(
         For an unknown solver.
     MemoryGuardError
         If nothing that was asked for is predicted to fit; says the need, the limit and what to do.
-    MissingDependencyError, ParameterError
-        If the option ``device`` is "cuda" and cupy, or a card, is missing.
+    MissingDependencyError
+        If a library is missing: cupy for ``device="cuda"``, scikit-sparse for ``"cholmod"``.
+    ParameterError
+        If the option ``device`` is "cuda" and there is no card.
     """
     names = LADDER if check_solver(solver) == "auto" else (solver,)
     devices: tuple[Device, ...] = ("cuda", "cpu") if resolve_device() == "cuda" else ("cpu",)
@@ -272,6 +289,7 @@ def _weigh(
 ) -> Choice:
     """Compare the memory that a solver takes with what there is."""
     known = SOLVERS[name]
+    known.load()
     used = dtype if dtype.name in known.dtypes else np.dtype(np.float64)
     needed = int(margin * known.memory(shape, boundary, used, device == "cpu"))
     return Choice(name, device, used, needed, card.budget(card.array_module(device)))
@@ -331,7 +349,7 @@ def factor(
     MemoryGuardError
         If it is predicted not to fit in memory; nothing has been allocated then.
     MissingDependencyError
-        If a library is missing: cupy for ``device="cuda"``.
+        If a library is missing: cupy for ``device="cuda"``, scikit-sparse for ``"cholmod"``.
     SolverError
         If the matrix is singular, or nearly so, or float32 loses more than :data:`SINGLE_ERROR`.
     """
