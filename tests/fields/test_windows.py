@@ -50,7 +50,7 @@ def test_a_grid_of_one_window_is_exact(boundary):
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("shape", [(96, 128), (20, 200), (160, 24)])
-@pytest.mark.parametrize("low", [1e-5, 1e-3, 1e-2, 0.1])
+@pytest.mark.parametrize("low", [1e-5, 1e-2])
 def test_the_error_is_within_its_bound(monkeypatch, boundary, shape, low):
     """Far shorter overlaps than the range as well, where the bound has to be large."""
     monkeypatch.setattr(windows, "HALO", (8, 16))

