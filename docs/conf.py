@@ -74,6 +74,7 @@ RESULTS = {
     "transfer": "Other sizes of grids",
     "emulate": "Emulation",
     "solvers": "Solvers",
+    "scaling": "Scaling",
     "climate": "Real data",
     "climate_networks": "Networks on real data",
 }
@@ -86,7 +87,8 @@ def add_results(app, docname, source):
     for name, title in RESULTS.items():
         table = Path(app.srcdir).parent / "benchmarks" / "results" / f"{name}.md"
         if table.exists():
-            include = f"```{{include}} ../benchmarks/results/{name}.md\n:heading-offset: 1\n```"
+            options = ":heading-offset: 1\n:relative-images:"
+            include = f"```{{include}} ../benchmarks/results/{name}.md\n{options}\n```"
             titled = table.read_text(encoding="utf-8").lstrip().startswith("#")
             source[0] += ("" if titled else f"\n## {title}\n") + f"\n{include}\n"
 
