@@ -400,13 +400,16 @@ def untouched(block):
         ((1024, 2048), 5 * 10**9, 0, "dissection"),
     ],
 )
-def test_the_solver_is_chosen_from_the_shape_alone_and_named(shape, limit, buffer, solver):
+def test_the_solver_is_chosen_from_the_shape_alone_and_named(shape, limit, buffer, solver, caplog):
     lazy = da.zeros(shape, chunks=shape).map_blocks(untouched, dtype=float)
     params = xr.Dataset(dict.fromkeys(("kappa2", "rho", "theta"), (("y", "x"), lazy)))
+    caplog.set_level(logging.INFO, "xr_spde.solvers")
     with set_options(memory_limit=limit, device="cpu"):
         fields = emulate(params, 1000, boundary="cylinder", buffer=buffer)
         assert fields.attrs["xr_spde_solver"] == solver
         assert fields.attrs["xr_spde_device"] == "cpu"
+        assert f"solver='auto': {solver} on the processor" in caplog.text
+        assert ("does not fit: dissection" in caplog.text) == (solver == "multigrid")
         assert fields[0].nbytes <= fields.data.blocks[0].nbytes <= max(64e6, 8 * fields[0].nbytes)
     with pytest.raises(AssertionError, match="computed"):
         fields[0].compute()

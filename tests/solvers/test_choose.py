@@ -87,6 +87,7 @@ def test_multigrid_where_dissection_does_not_fit():
     with set_options(memory_limit=10**9):
         choice = choose.choose(shape, boundary="cylinder")
         assert (choice.solver, choice.needed < choice.limit) == ("multigrid", True)
+        assert "does not fit: dissection on the processor in float64" in str(choice)
         with pytest.raises(MemoryGuardError, match=r'4.2 GiB.*953.7 MiB.*or solver="multigrid"'):
             choose.choose(shape, boundary="cylinder", solver="dissection")
     with set_options(memory_limit=10**10):

@@ -20,7 +20,7 @@ from xr_spde.labels.schema import (
     check_parameter_values,
     validate_parameters,
 )
-from xr_spde.solvers.choose import Choice, check_solver, choose
+from xr_spde.solvers.choose import LOGGER, Choice, check_solver, choose
 
 __all__ = ["Buffer", "ModelRecipe", "model_variables", "read_model", "remaining_std"]
 
@@ -177,7 +177,9 @@ def read_model(
     check_solver(solver)
     chosen = _resolve_boundary(dataset, grid, boundary)
     recipe = ModelRecipe(grid, chosen, check_buffer(buffer), solver)
-    return dataset, replace(recipe, solver=recipe.choose(dtype).solver)
+    choice = recipe.choose(dtype)
+    LOGGER.info("%d x %d cells, solver=%r: %s", grid.ny, grid.nx, solver, choice)
+    return dataset, replace(recipe, solver=choice.solver)
 
 
 def check_buffer(buffer: Any) -> Buffer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +58,8 @@ class Choice:
         Bytes that factorising and solving are predicted to take.
     limit : int
         Bytes that they may take.
+    before : tuple of Choice
+        What came first and does not fit.
     """
 
     solver: str
@@ -65,6 +67,7 @@ class Choice:
     dtype: DType
     needed: int
     limit: int
+    before: tuple[Choice, ...] = ()
 
     @property
     def place(self) -> str:
@@ -76,10 +79,11 @@ class Choice:
         return SOLVERS[self.solver].width(n, self.dtype, self.device == "cpu")
 
     def __str__(self) -> str:
-        return (
+        own = (
             f"{self.solver} {self.place} in {self.dtype} would take about "
             f"{format_bytes(self.needed)}; the limit is {format_bytes(self.limit)}"
         )
+        return own + "".join(f" (does not fit: {one})" for one in self.before)
 
 
 @dataclass(frozen=True)
@@ -270,9 +274,10 @@ def choose(
         for name in names:
             if device not in SOLVERS[name].devices:
                 continue
-            tried.append(_weigh(name, device, shape, boundary, np.dtype(dtype), margin))
-            if tried[-1].needed <= tried[-1].limit:
-                return tried[-1]
+            found = _weigh(name, device, shape, boundary, np.dtype(dtype), margin)
+            if found.needed <= found.limit:
+                return replace(found, before=tuple(tried))
+            tried.append(found)
         if get_option("device") != "cuda" or device == "cpu":
             continue
         if tried:
