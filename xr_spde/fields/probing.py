@@ -13,7 +13,7 @@ few per cent of the whole, and its sampling error a few per mille.
 References
 ----------
 Siden, Lindgren, Bolin, Villani (2018), Efficient covariance approximations for large sparse
-precision matrices, J. Comput. Graph. Stat. 27 (Rao-Blackwellised Monte Carlo with blocks).
+precision matrices, J. Comput. Graph. Stat. 27(4) (Rao-Blackwellised Monte Carlo with blocks).
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ Float = NDArray[np.float64]
 
 _REACH = 2
 _BLOCK_BYTES = 2**28
+# streams of its own, apart from those of the members of an ensemble
+_STREAM = 0x70726F62
 # what rounding leaves of a window's inverse, whose precision is squared
 _ROUNDING = 1e-9
 
@@ -216,12 +218,13 @@ def _draw(
         remedy="Use fewer probes.",
     )
     kept = np.empty((int(rings[-1]), probes))
-    width = int(np.clip(_BLOCK_BYTES // (8 * n), 1, probes)) if rings[-1] else probes + 1
-    for start in range(0, probes if rings[-1] else 0, width):
+    width = int(np.clip(_BLOCK_BYTES // (8 * n), 1, probes))
+    # nothing to draw where one window holds the whole grid
+    for start in range(0, probes if kept.size else 0, width):
         numbers = range(start, min(start + width, probes))
         noise = np.empty((len(numbers), n))
         for row, number in zip(noise, numbers, strict=True):
-            member_generator(seed, number).standard_normal(out=row)
+            member_generator(seed, number, _STREAM).standard_normal(out=row)
         fields = solve(noise.T)
         for window, (low, high) in zip(windows, pairwise(rings), strict=True):
             kept[low:high, numbers.start : numbers.stop] = fields[window.ring]

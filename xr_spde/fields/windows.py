@@ -98,7 +98,7 @@ class Domain:
 
 
 def spans(size: int, tile: int) -> Iterator[tuple[int, int]]:
-    """Cut an axis into tiles of one width, but for the last, which is half as wide at least."""
+    """Cut an axis into tiles of one width, but for the last: half to one and a half of it."""
     count = max(1, round(size / tile))
     for k in range(count):
         yield k * tile, (k + 1) * tile if k < count - 1 else size
@@ -173,7 +173,7 @@ def logdet_with_error(
     Three overlaps, each twice the one before, differ less and less; what is left after the last is
     bounded by the geometric series with the ratio of the last two differences, which errors on the
     safe side for correlations that fall faster than a power. On a torus the smoothest modes, which
-    no window holds, come from the symbol of the mean parameters.
+    no window holds, add what closing the grid does to the determinant of the mean parameters.
 
     Parameters
     ----------
