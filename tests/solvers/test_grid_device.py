@@ -126,11 +126,17 @@ def test_memory_that_runs_out_names_the_chunk_that_fits(carded, monkeypatch):
 
     monkeypatch.setattr(held, "_solve_there", full)
     monkeypatch.setattr(carded.cuda.Device, "mem_info", (fixed + 7 * each, 2**30))
-    with pytest.raises(MemoryGuardError, match=r"over 40 right-hand sides.*type chunks=7"):
+    with pytest.raises(MemoryGuardError, match=r"for 40 right-hand sides.*type chunks=7"):
         held.solve(np.ones((held.n, 40)))
     monkeypatch.setattr(carded.cuda.Device, "mem_info", (0, 2**30))
-    with pytest.raises(MemoryGuardError, match="not even one"):
+    with pytest.raises(MemoryGuardError, match=r"0 B free. Less is taken by dtype=\"float32\""):
         held.solve(np.ones((held.n, 40)))
+    monkeypatch.setattr(carded.cuda.Device, "mem_info", (2**30, 2**30))
+    monkeypatch.setattr(carded, "matmul", full)
+    with pytest.raises(MemoryGuardError, match=r"while factorising.*device=\"cpu\""):
+        GaussianField(*MAPS, boundary="torus").factor()
+    with pytest.raises(MemoryGuardError, match="while inverting"):
+        held.gram_inverse_diagonal()
 
 
 def test_a_solver_of_the_processor_says_so_where_the_card_was_asked_for(carded):

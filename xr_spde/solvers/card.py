@@ -99,17 +99,19 @@ def to_host(array: Any) -> Any:
 
 
 @contextmanager
-def exhausted(xp: Any, count: int, each: int, fixed: int) -> Iterator[None]:
-    """Say how many right-hand sides would fit where the card runs out of memory.
+def exhausted(xp: Any, what: str, fixed: int, *, count: int = 0, each: int = 0) -> Iterator[None]:
+    """Say what was too much where the card runs out of memory, and how much would fit.
 
     Parameters
     ----------
     xp : module
         numpy or cupy.
-    count : int
-        Right-hand sides that are solved for at once.
-    each, fixed : int
-        Bytes that each takes, and that any number takes.
+    what : str
+        What is done ("factorising").
+    fixed : int
+        Bytes that it takes besides right-hand sides.
+    count, each : int
+        Right-hand sides that are solved for at once, and bytes that each takes.
 
     Raises
     ------
@@ -123,10 +125,10 @@ def exhausted(xp: Any, count: int, each: int, fixed: int) -> Iterator[None]:
         yield
     except xp.cuda.memory.OutOfMemoryError as error:
         free = free_memory(xp)
-        fit = max(0, min((free - fixed) // each, count - 1))
-        remedy = f"{fit} would fit: type chunks={fit}" if fit else "not even one would fit: free it"
+        fit = min((free - fixed) // each, count - 1) if each else 0
+        remedy = f"{fit} right-hand sides at once would fit: type chunks={fit}. " if fit > 0 else ""
         raise MemoryGuardError(
-            f"the graphics card ran out of memory over {count} right-hand sides at once, which "
-            f"take about {format_bytes(fixed + count * each)}, with {format_bytes(free)} free; "
-            f'{remedy}, or take dtype="float32", or xr_spde.set_options(device="cpu")'
+            f"the graphics card ran out of memory while {what}, which takes about "
+            f"{format_bytes(fixed + count * each)}, with {format_bytes(free)} free. {remedy}"
+            'Less is taken by dtype="float32", none by xr_spde.set_options(device="cpu")'
         ) from error

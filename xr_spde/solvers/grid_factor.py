@@ -7,6 +7,8 @@ numpy on the processor or cupy on a graphics card.
 from __future__ import annotations
 
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -99,7 +101,7 @@ class GridFactor:
         self._block = block_width(self._tree.n, self.dtype, host=xp is np)
         workspace = WORKSPACE[xp is np]
         elimination = Elimination(self._tree, xp, self.dtype, symmetric, workspace)
-        with single_blas_thread():
+        with single_blas_thread(), card.exhausted(xp, "factorising", self.memory.peak):
             blocks = elimination.run(self._where, matrix.data)
         self._sign, self._logdet = elimination.sign, elimination.logdet
         index = [[xp.asarray(batch.index) for batch in level] for level in self._tree.levels]
@@ -190,7 +192,9 @@ class GridFactor:
             raise ParameterError(f"right-hand side has shape {rhs.shape}; expected ({self.n}, K)")
         count = 1 if rhs.ndim == 1 else rhs.shape[1]
         each = 2 * self.n * self.dtype.itemsize
-        with single_blas_thread(), card.exhausted(xp, count, each, self.memory.solving):
+        what = f"solving for {count} right-hand sides at once"
+        trap = card.exhausted(xp, what, self.memory.solving, count=count, each=each)
+        with single_blas_thread(), trap:
             if away:
                 there = card.to_card(xp, rhs, self.dtype)
                 return card.to_host(self._solve_there(there, transposed=transposed))
@@ -295,6 +299,12 @@ class GridFactor:
         """Natural logarithm of ``|det A|``."""
         return self._logdet
 
+    @contextmanager
+    def _inverting(self, needed: int) -> Iterator[None]:
+        """Hold BLAS to one thread, and explain a card that runs out of memory."""
+        with single_blas_thread(), card.exhausted(self._xp, "inverting", needed):
+            yield
+
     def inverse_diagonal(self) -> Float:
         """Diagonal of ``A^-1`` by selected inversion.
 
@@ -303,7 +313,7 @@ class GridFactor:
         ndarray (n,)
             In float64 with the accuracy of the factor.
         """
-        with single_blas_thread():
+        with self._inverting(self.memory.inverting):
             diagonal, _ = self._sweeps.inverse(None, transposed=False)
         placed: Float = self._host(diagonal)[self._tree.place].astype(np.float64)
         return placed
@@ -324,7 +334,7 @@ class GridFactor:
             With the pattern of the matrix, entry by entry; in float64 with the accuracy of the
             factor.
         """
-        with single_blas_thread():
+        with self._inverting(self.memory.inverting):
             _, found = self._sweeps.inverse(self._where, transposed=transposed)
         values = np.empty(self._where.source.size)
         values[self._where.source] = self._host(found)
@@ -346,7 +356,7 @@ class GridFactor:
         """
         ny, nx = self._tree.grid.shape
         self._guard(self.memory.squaring, f"the exact variance on {ny} x {nx} nodes")
-        with single_blas_thread():
+        with self._inverting(self.memory.squaring):
             diagonal = gram_diagonal(self._sweeps)
         placed: Float = self._host(diagonal)[self._tree.place].astype(np.float64)
         return placed
