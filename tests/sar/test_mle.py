@@ -10,10 +10,11 @@ from xr_spde.errors import ParameterError
 from xr_spde.fields.exact import ExactLikelihood
 from xr_spde.fields.sar import tensor
 from xr_spde.sar import emulate, estimate
+from xr_spde.sar.local import LocalModel
 from xr_spde.sar.mle import ExactProblem
 from xr_spde.sar.priors import draw_test_case
 from xr_spde.sar.statistics import LagSums, stencil_gram
-from xr_spde.sar.whittle import LocalModel, LocalProblem
+from xr_spde.sar.whittle import LocalProblem
 from xr_spde.synthetic import constant_parameters
 
 SHAPE = (32, 40)

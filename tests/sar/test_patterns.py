@@ -8,6 +8,7 @@ import xarray as xr
 
 from xr_spde.fields.sar import log_tensor, operator
 from xr_spde.sar import emulate, estimate
+from xr_spde.sar.local import LocalFit
 from xr_spde.sar.patterns import (
     MAX_SHARE,
     BlockSums,
@@ -20,7 +21,6 @@ from xr_spde.sar.patterns import (
     shrink,
 )
 from xr_spde.sar.statistics import LagSums, stencil_features, stencil_gram
-from xr_spde.sar.whittle import LocalFit
 
 SHAPE = (20, 28)
 

@@ -8,10 +8,11 @@ import xarray as xr
 
 from xr_spde.errors import ParameterError
 from xr_spde.sar import estimate
+from xr_spde.sar.local import LocalFit, LocalModel
 from xr_spde.sar.priors import draw_test_case
 from xr_spde.sar.refine import refined
 from xr_spde.sar.statistics import LagSums, stencil_gram
-from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
+from xr_spde.sar.whittle import LocalProblem
 
 SHAPE = (48, 64)
 

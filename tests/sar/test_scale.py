@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter
 from xr_spde.fields.closed_form import symbol
 from xr_spde.fields.sar import tensor
 from xr_spde.sar import emulate, estimate
+from xr_spde.sar.local import LocalModel
 from xr_spde.sar.patterns import make_positive
 from xr_spde.sar.scale import best_scale, local_problems, pool_gaps, remove_patterns
 from xr_spde.sar.statistics import LagSums, stencil_features, stencil_gram
-from xr_spde.sar.whittle import LocalModel
 
 
 def fields_of(kappa2, *, shape=(40, 40), count=24, seed=3) -> xr.DataArray:

@@ -82,7 +82,7 @@ def test_membrane_is_the_sum_of_squared_differences(grid):
         total += np.sum((values[:, 0] - values[:, -1]) ** 2)
     flat = values.ravel()
     np.testing.assert_allclose(flat @ (grid.membrane @ flat), total, rtol=1e-12)
-    np.testing.assert_allclose(flat @ (grid.plate @ flat), np.sum((grid.membrane @ flat) ** 2))
+    np.testing.assert_allclose(np.sum((grid.differences @ flat) ** 2), total, rtol=1e-12)
     assert not (grid.membrane @ np.ones(grid.size)).any()
 
 
@@ -91,8 +91,6 @@ def test_spectrum_holds_the_eigenvalues(grid):
     np.testing.assert_allclose(values[0], 0.0, atol=1e-12)
     np.testing.assert_allclose(np.sort(grid.spectrum), values[1:], atol=1e-11)
     assert grid.spectrum.min() > 1e-4
-    plate = np.linalg.eigvalsh(grid.plate.toarray())
-    np.testing.assert_allclose(np.sort(grid.spectrum**2), plate[1:], atol=1e-10)
 
 
 @pytest.mark.parametrize("subset", [False, True])

@@ -9,8 +9,9 @@ import xarray as xr
 from xr_spde.fields.closed_form import symbol
 from xr_spde.fields.sar import tensor
 from xr_spde.sar import emulate, estimate
+from xr_spde.sar.local import LocalModel
 from xr_spde.sar.statistics import LagSums, stencil_gram
-from xr_spde.sar.whittle import MAX_KAPPA2, MAX_RHO, LocalModel, LocalProblem, min_kappa2
+from xr_spde.sar.whittle import MAX_KAPPA2, MAX_RHO, LocalProblem, min_kappa2
 
 PURE = {"modes": 0, "dilation": 1}
 

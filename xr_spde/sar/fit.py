@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.warn import warn
 from xr_spde.fields.sar import from_log_tensor
+from xr_spde.sar.local import LocalFit, LocalModel
 from xr_spde.sar.mle import ExactProblem
 from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, ReplicateProblem
 from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
@@ -27,7 +28,6 @@ from xr_spde.sar.scale import (
 )
 from xr_spde.sar.settings import Settings
 from xr_spde.sar.statistics import LagSums, shifted, stencil_gram
-from xr_spde.sar.whittle import LocalFit, LocalModel
 from xr_spde.solvers.threads import single_blas_thread
 
 Array = NDArray[np.float64]
@@ -198,7 +198,8 @@ def _refine(
 
 
 def _model(settings: Settings) -> LocalModel:
-    return LocalModel(settings.boundary, settings.buffer, penalty=settings.penalty)
+    jumps = settings.method == "mle" and settings.penalty is None
+    return LocalModel(settings.boundary, settings.buffer, penalty=settings.penalty, jumps=jumps)
 
 
 def _problems(

@@ -1,6 +1,8 @@
-"""The local likelihood, cell by cell: value, gradient and information in four parameters."""
+"""The local likelihood of every cell; what its fits are told and what they give."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,61 @@ from xr_spde.fields.green import tensor_of_log
 from xr_spde.fields.symbol import log_symbol_mean
 
 Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """What the likelihood is told about the domain.
+
+    Attributes
+    ----------
+    boundary : str
+        Boundary rule of the domain.
+    buffer : int or "auto"
+        Cells between the grid and that boundary on sides that are not periodic.
+    dilation : int
+        Cells between the neighbours of the stencil that the moments belong to.
+    penalty : float or None
+        Fixed weight of the second-order roughness of every map; None chooses from the data.
+    corrections : int
+        Rounds in which the log-determinant is corrected for boundaries and transitions.
+    jumps : bool
+        Whether the maps may jump, see `xr_spde.sar.roughness`.
+    """
+
+    boundary: str = "plane"
+    buffer: int | str = "auto"
+    dilation: int = 1
+    penalty: float | None = None
+    corrections: int = 3
+    jumps: bool = False
+
+    @property
+    def periodic(self) -> bool:
+        """Whether columns wrap around."""
+        return self.boundary != "plane"
+
+
+@dataclass(frozen=True)
+class LocalFit:
+    """Maps of the fitted parameters, in grid-cell units of the full grid.
+
+    Attributes
+    ----------
+    log_kappa2, h1, h2, log_innovation : ndarray (ny, nx)
+        The four maps; log kappa2 already freed of the dilation.
+    penalty : ndarray (4, 2)
+        Weights of first- and second-order roughness.
+    covariance : ndarray (3, 3, ny, nx) or None
+        Posterior covariance of the first three.
+    """
+
+    log_kappa2: Float
+    h1: Float
+    h2: Float
+    log_innovation: Float
+    penalty: Float
+    covariance: Float | None = None
 
 
 class Local:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import SolverError
 from xr_spde.fields.exact import ExactLikelihood
 from xr_spde.fields.field import automatic_buffer
-from xr_spde.sar.local import Local, jacobian_of, q_of
-from xr_spde.sar.whittle import LocalFit, LocalProblem
+from xr_spde.sar.local import Local, LocalFit, jacobian_of, q_of
+from xr_spde.sar.whittle import LocalProblem
 from xr_spde.solvers.strips import BandedFactor
 
 Float = NDArray[np.float64]
@@ -69,13 +69,13 @@ class ExactProblem:
         local = self.local
         start = local.refine()
         self._likelihood = self._exact(start)
-        for _ in range(_ROUNDS):
+        for _ in range(_ROUNDS if local.model.penalty is None else 0):
             local.nodes = self._climb(local.nodes)
-            if local.model.penalty is not None:
-                break
-            local.penalty = local.renew(self._solver(local.nodes))
-        covariance = local.covariance() if uncertainty else None
-        return LocalFit(*local.maps(), local.penalty, covariance)
+            spread = local.spread(self._solver(local.nodes))
+            local.rough.penalty = local.rough.renew(local.nodes, spread, local.probes)
+            local.rough.adapt(local.nodes, spread, local.probes)
+        local.nodes = self._climb(local.nodes)
+        return local.result(uncertainty=uncertainty)
 
     def _exact(self, start: LocalFit) -> ExactLikelihood:
         """Set up the likelihood on the grid with its rim."""

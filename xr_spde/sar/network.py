@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.lazyimport import require
 from xr_spde._core.options import get_option
+from xr_spde.sar.local import LocalFit
 from xr_spde.sar.statistics import OFFSETS, LagStatistics, shifted
-from xr_spde.sar.whittle import MAX_KAPPA2, MAX_RHO, LocalFit, min_kappa2
+from xr_spde.sar.whittle import MAX_KAPPA2, MAX_RHO, min_kappa2
 
 Array = NDArray[np.float64]
 

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from xr_spde.fields.green import tensor_of_log
 from xr_spde.fields.sar import tensor_weights
 from xr_spde.fields.stencil import assemble
+from xr_spde.sar.local import LocalFit, LocalModel
 from xr_spde.sar.statistics import OFFSETS, LagStatistics, shifted, stencil_gram
-from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
+from xr_spde.sar.whittle import LocalProblem
 from xr_spde.solvers.superlu import SuperLUFactor
 
 Float = NDArray[np.float64]

@@ -9,11 +9,13 @@ them, which counts in its favour, and its standard errors hold the maps where it
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_spde.sar.local import Local, q_of
-from xr_spde.sar.whittle import LocalFit, LocalProblem
+from xr_spde.sar.local import Local, LocalFit, q_of
+from xr_spde.sar.whittle import LocalProblem
 
 #: Parts of the steps that are tried.
 _PARTS = np.linspace(0.0, 1.0, 5)
@@ -63,7 +65,7 @@ def refined(
     moved = whole.adjust(steps=steps, uncertainty=uncertainty and fit.covariance is None)
     whole.nodes = begun + part * (whole.nodes - begun)
     covariance = moved.covariance if fit.covariance is None else fit.covariance
-    return LocalFit(*whole.maps(), whole.penalty, covariance)
+    return replace(whole.result(), covariance=covariance)
 
 
 def _scaled(half: LocalProblem, nodes: NDArray[np.float64]) -> NDArray[np.float64]:

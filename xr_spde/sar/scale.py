@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_spde.sar.local import LocalFit, LocalModel
 from xr_spde.sar.patterns import BlockSums, combine, local_correlation, shrink
 from xr_spde.sar.statistics import shifted, stencil_features
-from xr_spde.sar.whittle import LocalFit, LocalModel, LocalProblem
+from xr_spde.sar.whittle import LocalProblem
 
 Float = NDArray[np.float64]
 Scale = tuple[int, Float, Float]

@@ -24,17 +24,19 @@ class NodeGrid:
         Grid size (ny, nx).
     periodic : bool
         Whether columns wrap around.
-    membrane, plate : csr_array (k, k)
-        First-order (squared gradient) and second-order (squared Laplacian) roughness.
+    differences : csr_array (edges, k)
+        Differences of neighbours; rows, then columns.
+    membrane : csr_array (k, k)
+        Sum of their squares as a matrix; also minus the Laplacian.
     spectrum : ndarray (k - 1,)
-        Non-zero eigenvalues of `membrane`; those of `plate` are their squares.
+        Non-zero eigenvalues of `membrane`.
     """
 
     shape: tuple[int, int]
     grid_shape: tuple[int, int]
     periodic: bool
+    differences: sp.csr_array
     membrane: sp.csr_array
-    plate: sp.csr_array
     spectrum: Float
 
     @property
@@ -62,12 +64,15 @@ class NodeGrid:
         ny, nx = shape
         ky = max(2, round((ny - 1) / spacing) + 1)
         kx = max(4, round(nx / spacing)) if periodic else max(2, round((nx - 1) / spacing) + 1)
-        rough_y, rough_x = _roughness(ky, False), _roughness(kx, periodic)
-        membrane = sp.csr_array(
-            sp.kron(rough_y, sp.eye_array(kx)) + sp.kron(sp.eye_array(ky), rough_x)
+        along = (
+            sp.kron(_differences(ky, False), sp.eye_array(kx)),
+            sp.kron(sp.eye_array(ky), _differences(kx, periodic)),
         )
+        differences = sp.csr_array(sp.vstack(along))
+        membrane = sp.csr_array(differences.T @ differences)
+        membrane.sort_indices()
         spectrum = (_spectrum(ky, False)[:, None] + _spectrum(kx, periodic)).ravel()[1:]
-        return cls((ky, kx), shape, periodic, membrane, sp.csr_array(membrane @ membrane), spectrum)
+        return cls((ky, kx), shape, periodic, differences, membrane, spectrum)
 
     def basis(self, rows: Float | None = None, columns: Float | None = None) -> sp.csr_array:
         """Interpolation from node values to positions, four entries each.
@@ -91,16 +96,16 @@ class NodeGrid:
 
 @dataclass(frozen=True, eq=False)
 class NodePairs:
-    """Sums of cell weights over the pairs of nodes that share a cell: basis' diag(w) basis.
+    """Weighted sums of squares of a sparse matrix, A' diag(w) A, for any weights.
 
     The pattern is worked out once; each call is one sparse product for any number of weights.
 
     Attributes
     ----------
     rows, columns : ndarray (pairs,)
-        Node indices of each pair.
-    matrix : csr_array (pairs, cells)
-        Products of the two hats.
+        Pairs of columns of A that share a row.
+    matrix : csr_array (pairs, rows of A)
+        Products of their entries.
     """
 
     rows: NDArray[np.int64]
@@ -108,27 +113,31 @@ class NodePairs:
     matrix: sp.csr_array
 
     @classmethod
-    def of(cls, basis: sp.csr_array) -> NodePairs:
-        """Find the pairs of a basis with four entries per row (zeros included).
+    def of(cls, matrix: sp.csr_array) -> NodePairs:
+        """Find the pairs of a matrix; stored zeros count.
 
         Parameters
         ----------
-        basis : csr_array (cells, k)
-            Bilinear interpolation.
+        matrix : csr_array (rows, k)
+            For instance a bilinear interpolation from nodes.
 
         Returns
         -------
         NodePairs
         """
-        cells, size = basis.shape
-        nodes = basis.indices.reshape(cells, 4).astype(np.int64)
-        hats = basis.data.reshape(cells, 4)
-        keys = (nodes[:, :, None] * size + nodes[:, None, :]).ravel()
-        values = (hats[:, :, None] * hats[:, None, :]).ravel()
+        size = matrix.shape[1]
+        lengths = np.diff(matrix.indptr)
+        own = np.repeat(lengths, lengths)
+        owners = np.repeat(np.arange(matrix.shape[0]), lengths**2)
+        first = np.repeat(np.arange(matrix.nnz), own)
+        place = np.arange(owners.size) - np.repeat(np.cumsum(own) - own, own)
+        second = matrix.indptr[owners] + place
+        nodes = matrix.indices.astype(np.int64)
+        keys = nodes[first] * size + nodes[second]
+        values = matrix.data[first] * matrix.data[second]
         unique, inverse = np.unique(keys, return_inverse=True)
-        owners = np.repeat(np.arange(cells), 16)
-        matrix = sp.csr_array((values, (inverse, owners)), shape=(unique.size, cells))
-        return cls(unique // size, unique % size, matrix)
+        products = sp.csr_array((values, (inverse, owners)), shape=(unique.size, matrix.shape[0]))
+        return cls(unique // size, unique % size, products)
 
 
 class SparseSum:
@@ -167,18 +176,17 @@ def _hats(position: Float, nodes: int) -> sp.csr_array:
     return sp.csr_array((data, columns, pointers), shape=(position.size, nodes))
 
 
-def _roughness(nodes: int, periodic: bool) -> sp.csr_array:
-    """Sum of squared differences of neighbours, as a matrix."""
-    difference = sp.lil_array((nodes, nodes))
-    difference.setdiag(-1.0)
-    difference.setdiag(1.0, 1)
-    difference[nodes - 1, 0 if periodic else nodes - 1] = 1.0 if periodic else 0.0
-    operator = sp.csr_array(difference)
-    return sp.csr_array(operator.T @ operator)
+def _differences(nodes: int, periodic: bool) -> sp.csr_array:
+    """Differences of neighbours on a line or a ring."""
+    left = np.arange(nodes if periodic else nodes - 1)
+    columns = np.stack([left, (left + 1) % nodes], axis=1).ravel()
+    shape = (left.size, nodes)
+    pointers = np.arange(0, 2 * left.size + 1, 2)
+    return sp.csr_array((np.tile([-1.0, 1.0], left.size), columns, pointers), shape=shape)
 
 
 def _spectrum(nodes: int, periodic: bool) -> Float:
-    """Eigenvalues of `_roughness`."""
+    """Eigenvalues of the sum of squares of `_differences`."""
     turns = 2.0 if periodic else 1.0
     return 2.0 - 2.0 * np.cos(turns * np.pi * np.arange(nodes) / nodes)
 

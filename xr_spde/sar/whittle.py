@@ -18,14 +18,13 @@ factorisation of the nodes' system replaces hundreds of gradient steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from xr_spde.fields.green import excess_response
-from xr_spde.sar.local import Local, q_of
+from xr_spde.sar.local import Local, LocalFit, LocalModel, q_of
+from xr_spde.sar.roughness import Roughness
 from xr_spde.sar.smooth import NodeGrid, NodePairs, SparseSum, pool
 from xr_spde.solvers.strips import BandedFactor, diagonal_blocks, strips
 
@@ -51,58 +50,6 @@ def min_kappa2(shape: tuple[int, int]) -> float:
         Per squared cell.
     """
     return 8.0 / (4.0 * max(shape)) ** 2
-
-
-@dataclass(frozen=True)
-class LocalModel:
-    """What the likelihood is told about the domain.
-
-    Attributes
-    ----------
-    boundary : str
-        Boundary rule of the domain.
-    buffer : int or "auto"
-        Cells between the grid and that boundary on sides that are not periodic.
-    dilation : int
-        Cells between the neighbours of the stencil that the moments belong to.
-    penalty : float or None
-        Fixed weight of the second-order roughness of every map; None chooses from the data.
-    corrections : int
-        Rounds in which the log-determinant is corrected for boundaries and transitions.
-    """
-
-    boundary: str = "plane"
-    buffer: int | str = "auto"
-    dilation: int = 1
-    penalty: float | None = None
-    corrections: int = 3
-
-    @property
-    def periodic(self) -> bool:
-        """Whether columns wrap around."""
-        return self.boundary != "plane"
-
-
-@dataclass(frozen=True)
-class LocalFit:
-    """Maps of the fitted parameters, in grid-cell units of the full grid.
-
-    Attributes
-    ----------
-    log_kappa2, h1, h2, log_innovation : ndarray (ny, nx)
-        The four maps; log kappa2 already freed of the dilation.
-    penalty : ndarray (4, 2)
-        Weights of first- and second-order roughness.
-    covariance : ndarray (3, 3, ny, nx) or None
-        Posterior covariance of the first three.
-    """
-
-    log_kappa2: Float
-    h1: Float
-    h2: Float
-    log_innovation: Float
-    penalty: Float
-    covariance: Float | None = None
 
 
 class LocalProblem:
@@ -134,6 +81,7 @@ class LocalProblem:
         self.gram = gram.reshape(4, 4, -1)[:, :, self.valid]
         self.basis = sp.csr_array(self.grid.basis(self.rows, self.columns)[self.valid])
         self.pairs = NodePairs.of(self.basis)
+        self.rough = Roughness(self.grid, self.first_penalty(), jumps=model.jumps)
         self.assemble = self.assembly()
         order, self.strip = strips(self.grid.shape, periodic=(False, model.periodic), reach=2)
         self.order = (order[:, None] + self.grid.size * np.arange(4)).ravel()
@@ -146,7 +94,6 @@ class LocalProblem:
         self.probes = rng.choice([-1.0, 1.0], size=(4, self.grid.size, _PROBES))
         self.base, self.base_cells, self.base_nodes, self.hold = self.around(prior)
         self.nodes = self.start() if prior is None else self.start_at_base()
-        self.penalty = self.first_penalty()
 
     def fit(self, *, steps: int = 15) -> LocalFit:
         """Improve the maps from where they are.
@@ -161,7 +108,7 @@ class LocalProblem:
         LocalFit
         """
         self.optimise(steps=steps)
-        return LocalFit(*self.maps(), self.penalty)
+        return self.result()
 
     def refine(self, *, uncertainty: bool = False) -> LocalFit:
         """Correct the log-determinant for the domain and fit again, a few rounds.
@@ -178,7 +125,9 @@ class LocalProblem:
         for _ in range(self.model.corrections):
             self.correct()
             self.optimise(steps=5)
-        return LocalFit(*self.maps(), self.penalty, self.covariance() if uncertainty else None)
+        if self.model.jumps:
+            self.adapt()
+        return self.result(uncertainty=uncertainty)
 
     def adjust(self, *, steps: int, uncertainty: bool = False) -> LocalFit:
         """Take a few steps from the prior's maps, the log-determinant corrected for the domain.
@@ -196,7 +145,12 @@ class LocalProblem:
         """
         self.correct()
         self.optimise(steps=steps)
-        return LocalFit(*self.maps(), self.penalty, self.covariance() if uncertainty else None)
+        return self.result(uncertainty=uncertainty)
+
+    def result(self, *, uncertainty: bool = False) -> LocalFit:
+        """Present maps and, if asked for, their covariance."""
+        covariance = self.covariance() if uncertainty else None
+        return LocalFit(*self.maps(), self.rough.penalty, covariance)
 
     def around(self, prior: LocalFit | None) -> tuple[Float, Float, Float, Float]:
         """Prior maps on all cells, on the pooled cells with data, at the nodes; precision there."""
@@ -293,9 +247,9 @@ class LocalProblem:
             self.nodes = self.nodes + length * step
             change = 0.0
             if self.model.penalty is None:
-                new = self.renew(solver)
-                change = float(np.abs(np.log(new / self.penalty)).max())
-                self.penalty = new
+                new = self.rough.renew(self.nodes, self.spread(solver), self.probes)
+                change = float(np.abs(np.log(new / self.rough.penalty)).max())
+                self.rough.penalty = new
             if length == 0.0 or (length * float(np.abs(step).max()) < 0.02 and change < 0.1):
                 break
 
@@ -323,18 +277,13 @@ class LocalProblem:
 
     def roughness(self, nodes: Float) -> float:
         """Penalty of rough maps and of values beyond the bounds."""
-        total = 0.5 * sum(float(self.barrier @ excess**2) for excess in self.beyond(nodes))
-        total += 0.5 * float(np.sum(self.hold * nodes**2))
-        for values, (first, second) in zip(nodes, self.penalty, strict=True):
-            total += 0.5 * first * float(values @ (self.grid.membrane @ values))
-            total += 0.5 * second * float(values @ (self.grid.plate @ values))
-        return total
+        beyond = sum(float(self.barrier @ excess**2) for excess in self.beyond(nodes))
+        return self.rough.value(nodes) + 0.5 * (beyond + float(np.sum(self.hold * nodes**2)))
 
     def roughness_slope(self, nodes: Float) -> Float:
         """Gradient of `roughness`."""
         low, high, stretched = self.beyond(nodes)
-        slope = (self.grid.membrane @ nodes.T).T * self.penalty[:, :1]
-        slope += (self.grid.plate @ nodes.T).T * self.penalty[:, 1:] + self.hold * nodes
+        slope = self.rough.slope(nodes) + self.hold * nodes
         slope[0] += self.barrier * (low + high)
         tensor = (nodes + self.base_nodes)[1:3]
         slope[1:3] += self.barrier * stretched * tensor / np.maximum(np.hypot(*tensor), 1e-12)
@@ -345,9 +294,10 @@ class LocalProblem:
         size = self.grid.size
         blocks = [(p, q) for p in range(4) for q in range(4)]
         places = [np.stack([self.pairs.rows, self.pairs.columns])] * 16
-        for part in (self.grid.membrane, self.grid.plate, sp.eye_array(size)):
+        same = np.tile(np.arange(size), (2, 1))
+        for place in (*(np.stack([q.rows, q.columns]) for q in self.rough.pairs), same):
             blocks += [(p, p) for p in range(4)]
-            places += [np.stack(sp.coo_array(part).coords)] * 4
+            places += [place] * 4
         starts = size * np.array(blocks)[:, :, None]
         every = [place + start for place, start in zip(places, starts, strict=True)]
         rows, columns = np.concatenate(every, axis=1)
@@ -362,26 +312,22 @@ class LocalProblem:
         if walls:
             extra[0] += self.barrier * ((low < 0) | (high > 0))
             extra[1:3] += self.barrier * (stretched > 0)
-        first, second = self.penalty.T[..., None]
-        return self.assemble(
-            [data, first * self.grid.membrane.data, second * self.grid.plate.data, extra]
-        )
+        return self.assemble([data, *self.rough.entries(), extra])
 
-    def renew(self, solver: BandedFactor) -> Float:
-        """Move the roughness weights to a fixed point of the marginal likelihood."""
-        size, penalty, nodes = self.grid.size, self.penalty, self.nodes
-        solved = solver.solve(self.probes.reshape(4 * size, -1)).reshape(4, size, -1)
-        new = np.empty_like(penalty)
-        for p in range(4):
-            prior = penalty[p, 0] * self.grid.spectrum + penalty[p, 1] * self.grid.spectrum**2
-            for order, rough in enumerate((self.grid.membrane, self.grid.plate)):
-                free = float(np.sum(self.grid.spectrum ** (order + 1) / prior))
-                bound = float(np.sum(self.probes[p] * (rough @ solved[p])) / _PROBES)
-                found = float(nodes[p] @ (rough @ nodes[p]))
-                target = penalty[p, order] * max(free - bound, 1e-3 * free) / max(found, 1e-9)
-                pace = np.clip(np.log(target / penalty[p, order]), -1.5, 1.5)
-                new[p, order] = np.clip(penalty[p, order] * np.exp(pace), 1e-3, 1e5)
-        return new
+    def adapt(self, rounds: int = 6) -> None:
+        """Let the maps jump where the data ask for it: weights of edges and maps in turn."""
+        for _ in range(rounds):
+            local = Local(self.cells(self.nodes), self.gram)
+            spread = self.spread(BandedFactor(self.hessian(local), self.order))
+            self.rough.adapt(self.nodes, spread, self.probes)
+            self.optimise(steps=4)
+        self.correct()
+        self.optimise(steps=3)
+
+    def spread(self, solver: BandedFactor) -> Float:
+        """Posterior covariance times the probes."""
+        size = self.grid.size
+        return solver.solve(self.probes.reshape(4 * size, -1)).reshape(self.probes.shape)
 
     def covariance(self) -> Float:
         """Posterior covariance of log kappa2 and log H at the nodes, interpolated to cells."""
