@@ -27,8 +27,8 @@ from xr_spde.labels.schema import (
     PATTERNS,
     is_parameters,
 )
+from xr_spde.models import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 from xr_spde.sar import pairs
-from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 from xr_spde.sar.moments import ERROR, variance, variance_method, with_error
 from xr_spde.sar.positions import POINT, At, Points, find_points
 from xr_spde.sar.ranges import range

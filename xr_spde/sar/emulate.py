@@ -16,7 +16,7 @@ from xr_spde._core.rng import member_generator, resolve_seed
 from xr_spde.labels.attrs import KEPT
 from xr_spde.labels.members import lazy_members, members_per_block
 from xr_spde.labels.schema import MOMENTS, PARAMETERS, PATTERNS
-from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
+from xr_spde.models import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 from xr_spde.sar.moments import variance_method
 
 if TYPE_CHECKING:

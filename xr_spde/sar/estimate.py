@@ -15,8 +15,8 @@ from xr_spde.labels.axes import find_replicates, find_spatial
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, fold_replicates
 from xr_spde.labels.schema import parameters_dataset
+from xr_spde.models import check_buffer
 from xr_spde.sar.fit import advance, begin, conclude
-from xr_spde.sar.model import check_buffer
 from xr_spde.sar.settings import (
     DILATIONS,
     METHODS,

@@ -19,7 +19,7 @@ from xr_spde.fields.moments import PROBES
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.labels.schema import PARAMETERS, check_parameter_values
-from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model
+from xr_spde.models import Buffer, ModelRecipe, model_variables, read_model
 
 if TYPE_CHECKING:
     from xr_spde._core.rng import Seed

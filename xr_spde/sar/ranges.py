@@ -11,7 +11,7 @@ from xr_spde.fields.sar import tensor
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.schema import PARAMETERS, check_parameter_values, validate_parameters
-from xr_spde.sar.model import model_variables
+from xr_spde.models import model_variables
 
 __all__ = ["range"]
 

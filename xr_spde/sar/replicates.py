@@ -20,8 +20,8 @@ from xr_spde.labels.axes import check_replicates, find_replicates, find_spatial
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.lazy import is_lazy, single_core_chunk
 from xr_spde.labels.schema import MODE, MOMENTS, PARAMETERS, PATTERNS
+from xr_spde.models import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 from xr_spde.sar.density import log_density
-from xr_spde.sar.model import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 from xr_spde.sar.moments import variance_method
 
 __all__ = ["log_likelihood", "standardize"]

@@ -1,4 +1,4 @@
-"""From a parameter Dataset to Gaussian field models, map by map."""
+"""Where labels meet fields: from a parameter Dataset to Gaussian field models, map by map."""
 
 from __future__ import annotations
 
