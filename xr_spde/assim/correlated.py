@@ -254,11 +254,11 @@ def _lower(index: Index, covariance: Float) -> Float:
             f"expected {(index.size, index.size)}"
         )
     try:
-        root: Float = np.linalg.cholesky(covariance)
+        root = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError as error:
         raise ParameterError(
             f"the error covariance of a block of {index.size} observations (the first is number "
             f"{index[0]}) is not positive definite; where two observations of a track share one "
             "place, part of their errors must be independent, such as share=0.9"
         ) from error
-    return root
+    return np.asarray(root, dtype=np.float64)
