@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from xr_spde.errors import ParameterError
 from xr_spde.fields.exact import ExactLikelihood
-from xr_spde.fields.sar import operator, tensor
+from xr_spde.fields.sar import operator, tensor, tensor_weights
+from xr_spde.fields.stencil import assemble
 
 BOUNDARIES = ("plane", "cylinder", "torus")
 
@@ -141,3 +142,38 @@ def test_complete_fields_have_the_likelihood_of_the_model():
 def test_what_makes_no_sense_is_refused(fields, boundary, problem):
     with pytest.raises(ParameterError, match=problem):
         ExactLikelihood(fields, boundary)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_regression_is_generalised_least_squares(noise):
+    shape, rng = (7, 8), np.random.default_rng(8)
+    q = np.stack([np.full(shape, v) for v in (0.4, 1.5, 0.8, 0.3)]) * rng.uniform(0.9, 1.1, shape)
+    log_d = 0.2 * rng.standard_normal(shape)
+    design = np.stack([np.ones(shape), rng.standard_normal(shape)])
+    fields = rng.standard_normal((3, *shape)) + 2.0 + 0.5 * design[1]
+    fields[0, 2:4, 1:5] = np.nan
+    fields[2, 5, :] = np.nan
+    likelihood = ExactLikelihood(fields, "plane", rim=2)
+    found, covariance = likelihood.regression(q, log_d, design, noise)
+    wide = np.pad(np.concatenate([q, log_d[None]]), ((0, 0), (2, 2), (2, 2)), mode="edge")
+    b = assemble(tensor_weights(*wide[:4]), boundary="plane").toarray()
+    root = np.linalg.solve(b, np.diag(np.exp(0.5 * wide[4].ravel())))
+    inside = np.zeros(wide[4].shape, dtype=bool)
+    inside[2:-2, 2:-2] = True
+    whole = (root @ root.T)[np.ix_(inside.ravel(), inside.ravel())]
+    normal, right = np.zeros((2, 2)), np.zeros(2)
+    for field in fields:
+        seen = np.isfinite(field).ravel()
+        sigma = whole[np.ix_(seen, seen)] + noise * np.eye(seen.sum())
+        x = design.reshape(2, -1)[:, seen]
+        normal += x @ np.linalg.solve(sigma, x.T)
+        right += x @ np.linalg.solve(sigma, field.ravel()[seen])
+    np.testing.assert_allclose(found, np.linalg.solve(normal, right), rtol=1e-8)
+    np.testing.assert_allclose(covariance, np.linalg.inv(normal), rtol=1e-8)
+
+
+def test_dependent_covariates_are_refused():
+    fields = np.random.default_rng(0).standard_normal((2, 6, 6))
+    q = np.stack([np.full((6, 6), v) for v in (0.4, 1.0, 1.0, 0.0)])
+    with pytest.raises(ParameterError, match="linearly dependent"):
+        ExactLikelihood(fields, "plane").regression(q, np.zeros((6, 6)), np.ones((2, 6, 6)))

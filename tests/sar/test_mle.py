@@ -9,26 +9,29 @@ import xarray as xr
 from xr_spde.errors import ParameterError
 from xr_spde.fields.exact import ExactLikelihood
 from xr_spde.fields.sar import tensor
-from xr_spde.sar import emulate, estimate
+from xr_spde.sar import compare_structures, emulate, estimate
+from xr_spde.sar.compare import _criteria
 from xr_spde.sar.local import LocalModel
 from xr_spde.sar.mle import ExactProblem
 from xr_spde.sar.priors import draw_test_case
+from xr_spde.sar.settings import STRUCTURES
 from xr_spde.sar.statistics import LagSums, stencil_gram
-from xr_spde.sar.whittle import LocalProblem
 from xr_spde.synthetic import constant_parameters
 
 SHAPE = (32, 40)
 
 
-def problem(fields, boundary="cylinder", penalty=None, buffer=3):
+def moments(fields, boundary="cylinder"):
     sums = LagSums(SHAPE, periodic=boundary != "plane")
     for member in fields:
         sums.add(member)
     gram, weight = stencil_gram(sums.finish(), periodic=boundary != "plane")
+    return gram, np.maximum(weight - 1.0, 0.0)
+
+
+def problem(fields, boundary="cylinder", penalty=None, buffer=3):
     model = LocalModel(boundary, buffer, penalty=penalty)
-    return ExactProblem(
-        LocalProblem(gram, np.maximum(weight - 1.0, 0.0), model), fields, anomalies=False
-    )
+    return ExactProblem(*moments(fields, boundary), model, fields, anomalies=False)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +41,12 @@ def fields():
 
 def test_the_slope_in_the_nodes_is_that_of_the_penalised_likelihood(fields):
     exact = problem(fields)
-    exact._likelihood = exact._exact(exact.fit())
+    exact._set_up(exact.fit())
     nodes = exact.local.nodes + 0.1 * np.random.default_rng(0).standard_normal(
         exact.local.nodes.shape
     )
     _, slope = exact.value_and_slope(nodes)
+    slope = slope.reshape(nodes.shape)
     rng = np.random.default_rng(1)
     step, h = rng.standard_normal(nodes.shape), 1e-5
     ends = [exact.value_and_slope(nodes + s * step)[0] for s in (-h, h)]
@@ -56,16 +60,14 @@ def test_it_ends_above_the_local_likelihood_at_a_flat_place(fields, boundary):
     local.fit()
     start = local.refine()
     begun = local.nodes.copy()
-    exact._likelihood = exact._exact(start)
+    exact._set_up(start)
     before, slope_before = exact.value_and_slope(begun)
     local.nodes = begun
     exact.refine()
     after, slope = exact.value_and_slope(local.nodes)
     assert after < before
-    solver = exact._solver(local.nodes)
-    left, first = (
-        np.vdot(s, solver.solve(s.reshape(-1, 1)).reshape(s.shape)) for s in (slope, slope_before)
-    )
+    solver = exact._solver()
+    left, first = (float(s @ solver.solve(s[:, None])[:, 0]) for s in (slope, slope_before))
     # Newton decrement: what is left of the likelihood, in log units
     assert left < max(0.1 * first, 0.1)
 
@@ -138,3 +140,143 @@ def test_settings_it_does_not_know_are_refused(fields, wrong, problem):
     da = xr.DataArray(fields, dims=("member", "y", "x"))
     with pytest.raises(ParameterError, match=problem):
         estimate(da, "member", method="mle", **wrong)
+
+
+@pytest.fixture(scope="module")
+def stationary():
+    truth = constant_parameters((40, 40), kappa2=0.1, rho=3.0, theta=0.5)
+    return emulate(truth, 12, seed=3, boundary="torus", buffer=0).compute()
+
+
+ON_TORUS = {"method": "mle", "boundary": "torus", "buffer": 0}
+
+
+def test_the_slope_in_the_nugget_is_that_of_the_likelihood(fields):
+    noisy = problem(fields)
+    noisy = ExactProblem(*moments(fields), noisy.local.model, fields, anomalies=False, nugget=True)
+    noisy._set_up(noisy.fit())
+    nodes, log_noise, h = noisy.local.nodes, np.log(0.05), 1e-4
+    slope = noisy.value_and_slope(nodes, log_noise)[1]
+    ends = [noisy.value_and_slope(nodes, log_noise + s)[0] for s in (-h, h)]
+    assert slope.size == nodes.size + 1
+    assert slope[-1] == pytest.approx((ends[1] - ends[0]) / (2 * h), rel=1e-5)
+
+
+def test_stationary_structures_keep_their_maps_constant(stationary):
+    found = estimate(stationary, structure="stationary", uncertainty=True, **ON_TORUS)
+    for name, truth in (("kappa2", 0.1), ("rho", 3.0), ("theta", 0.5)):
+        values, stderr = found[name].values, found[f"{name}_stderr"].values
+        assert np.ptp(values) < 1e-5 * abs(values).max()
+        assert abs(values.mean() - truth) < 3.0 * stderr.mean()
+    isotropic = estimate(stationary, structure="isotropic", **ON_TORUS)
+    assert float(isotropic.rho.max()) < 1.0 + 1e-6
+    assert float(isotropic.log_likelihood) < float(found.log_likelihood) - 100.0
+
+
+def test_standard_errors_of_constants_are_those_of_the_spectral_likelihood(stationary):
+    """Closed form on the torus: Fisher information of the spectral density."""
+    found = estimate(stationary, structure="stationary", uncertainty=True, **ON_TORUS)
+    ny, nx = stationary.shape[-2:]
+    ky, kx = np.meshgrid(*(2.0 * np.pi * np.fft.fftfreq(n) for n in (ny, nx)), indexing="ij")
+
+    def log_density(u):
+        hxx, hyy, hxy = tensor(np.exp(u[1]), u[2])
+        symbol = np.exp(u[0]) + 2 * hxx * (1 - np.cos(kx)) + 2 * hyy * (1 - np.cos(ky))
+        return u[3] - 2.0 * np.log(symbol + 2 * hxy * np.sin(kx) * np.sin(ky))
+
+    at = np.array([np.log(0.1), np.log(3.0), 0.5, 0.0])
+    steps = 1e-5 * np.eye(4)
+    slopes = [(log_density(at + s) - log_density(at - s)).ravel() / 2e-5 for s in steps]
+    information = 0.5 * 11 * np.array(slopes) @ np.array(slopes).T
+    bound = np.sqrt(np.diag(np.linalg.inv(information)))
+    relative = [
+        float((found.kappa2_stderr / found.kappa2).mean()),
+        float((found.rho_stderr / found.rho).mean()),
+        float(found.theta_stderr.mean()),
+    ]
+    np.testing.assert_allclose(relative, bound[:3], rtol=0.1)
+
+
+def test_a_nugget_is_told_from_the_field(stationary):
+    noise = 0.3 * float(stationary.std())
+    rng = np.random.default_rng(5)
+    noisy = stationary + noise * rng.standard_normal(stationary.shape)
+    found = estimate(noisy, structure="stationary", nugget=True, **ON_TORUS)
+    assert float(found.nugget) == pytest.approx(noise**2, rel=0.1)
+    assert float(found.kappa2.mean()) == pytest.approx(0.1, rel=0.25)
+    clean = float(stationary.std("realization").mean())
+    assert float(found["std"].mean()) == pytest.approx(clean, rel=0.05)
+    without = estimate(noisy, structure="stationary", **ON_TORUS)
+    assert float(found.log_likelihood) > float(without.log_likelihood) + 100.0
+    none = estimate(stationary, structure="stationary", nugget=True, **ON_TORUS)
+    assert float(none.nugget) < 1e-3 * noise**2
+
+
+def test_covariates_explain_the_mean(stationary):
+    rng = np.random.default_rng(6)
+    height = stationary[0].copy(data=np.cumsum(rng.standard_normal((40, 40)), axis=0))
+    height = height.drop_vars("realization")
+    covariates = height[::-1].to_dataset(name="height") * 100.0  # stored from north to south
+    found = estimate(
+        stationary + 2.0 + 0.3 * height, structure="stationary", covariates=covariates, **ON_TORUS
+    )
+    assert found.covariate.values.tolist() == ["intercept", "height"]
+    off = (found.coefficients - np.array([2.0, 0.003])) / found.coefficients_stderr
+    assert float(abs(off).max()) < 3.0
+    np.testing.assert_allclose(found["mean"], 2.0 + 0.3 * height, atol=0.5)
+    assert found["std"].attrs.get("units") == stationary.attrs.get("units")
+    lazy = estimate(
+        (stationary + 2.0 + 0.3 * height).chunk({"realization": 5}),
+        structure="stationary",
+        covariates=covariates,
+        **ON_TORUS,
+    ).compute()
+    xr.testing.assert_identical(found, lazy)
+
+
+def test_structures_are_compared(stationary):
+    table = compare_structures(stationary, boundary="torus", buffer=0)
+    assert table.structure.values.tolist() == list(STRUCTURES)
+    narrow = table.sel(structure="stationary")
+    assert float(table.bic.min()) >= float(narrow.bic) - 1.0
+    assert 0.0 <= float(narrow.degrees_of_freedom) < 5.0
+    assert float(narrow.p_value) > 0.01
+    assert float(table.p_value.sel(structure="isotropic")) < 1e-6
+    assert bool(table.p_value.sel(structure="nonstationary").isnull())
+    # neither is a special case of the other
+    pair = table[["log_likelihood", "effective_parameters"]].sel(
+        structure=["isotropic", "stationary"]
+    )
+    assert bool(_criteria(pair, xr.DataArray(100.0)).p_value.isnull().all())
+
+
+def covariate(values, dims=("y", "x"), name="h"):
+    return {"covariates": xr.Dataset({name: (dims, values)})}
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"method": "whittle", "nugget": True}, "nugget=True"),
+        ({"structure": "round"}, "structure"),
+        ({"nugget": 0.1}, "nugget=0.1"),
+        ({"covariates": [1, 2]}, "covariates is a list"),
+        (covariate(np.ones((12, 40, 40)), ("realization", "y", "x")), "covariate 'h'"),
+        (covariate(np.ones((40, 39))), "covariate 'h'"),
+        (covariate(np.ones((40, 40)), name="intercept"), "intercept"),
+        (covariate(np.full((40, 40), np.nan)), "missing in 1600"),
+        (covariate(np.ones((40, 40))), "linearly dependent"),
+    ],
+)
+def test_settings_of_the_likelihood_that_make_no_sense(stationary, settings, problem):
+    bare = stationary.drop_vars(list(stationary.coords))
+    with pytest.raises(ValueError, match=problem):
+        estimate(bare, **{**ON_TORUS, **settings})
+
+
+@pytest.mark.parametrize(
+    "structures", [["stationary"], ["stationary", "stationary"], ["no", "stationary"]]
+)
+def test_comparisons_that_make_no_sense(stationary, structures):
+    with pytest.raises(ValueError, match="structure"):
+        compare_structures(stationary, structures=structures)

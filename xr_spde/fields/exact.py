@@ -233,6 +233,60 @@ class ExactLikelihood:
         by_q = self._fold(_FEATURES @ by_stencil)
         return value, by_q, self._fold(by_log_d[None])[0], by_noise
 
+    def regression(
+        self, q: ArrayLike, log_d: ArrayLike, design: ArrayLike, noise: float = 0.0
+    ) -> tuple[Float, Float]:
+        """Regress the fields on maps by generalised least squares.
+
+        Parameters
+        ----------
+        q, log_d, noise
+            As for `value_and_slope`.
+        design : array_like (P, ny, nx)
+            Finite maps; their coefficients are common to all cells and replicates.
+
+        Returns
+        -------
+        coefficients : ndarray (P,)
+        covariance : ndarray (P, P)
+            Inverse of ``X' S^-1 X`` with S the covariance of all that is observed.
+
+        Raises
+        ------
+        SolverError
+            If B or P is singular.
+        ParameterError
+            If the maps are linearly dependent where there are observations.
+        """
+        maps = np.asarray(design, dtype=np.float64)
+        (top, left), (ny, nx) = self.margins, maps.shape[1:]
+        padded = np.zeros((len(maps), *self.shape))
+        padded[:, top : top + ny, left : left + nx] = maps
+        wide = self._pad(np.concatenate([np.asarray(q), np.asarray(log_d)[None]]))
+        stencil, precision = _FEATURES.T @ wide[:4], np.exp(-wide[4])
+        operator, gram = self.near.matrix(stencil), self._gram(stencil, precision)
+        normal, right = np.zeros((len(maps), len(maps))), np.zeros(len(maps))
+        for group in self.groups:
+            columns = np.where(group.seen, padded.reshape(len(maps), -1), 0.0).T
+            total = group.values.sum(axis=1)
+            both = Group(group.seen, np.column_stack([columns, total]), 1.0)
+            mean = self._complete(both, gram, noise)[0]
+            if noise > 0.0:
+                weighed = np.where(group.seen[:, None], both.values - mean, 0.0) / noise
+                products = both.values.T @ weighed
+            else:
+                innovations = operator @ mean
+                products = innovations.T @ (precision[:, None] * innovations)
+            normal += group.values.shape[1] * products[:-1, :-1]
+            right += products[:-1, -1]
+        scale = np.sqrt(np.maximum(np.diag(normal), 1e-300))
+        if np.linalg.cond(normal / np.outer(scale, scale)) > 1e10:
+            raise ParameterError(
+                "the covariates are linearly dependent where there are observations; leave one out"
+            )
+        inverse = np.asarray(np.linalg.inv(normal), dtype=np.float64)
+        return inverse @ right, inverse
+
     def _complete(
         self, group: Group, gram: Float, noise: float
     ) -> tuple[Float, Float | None, float, float]:

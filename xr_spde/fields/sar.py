@@ -163,6 +163,18 @@ def tensor_weights(kappa2: Float, hxx: Float, hyy: Float, hxy: Float) -> Float:
     return np.stack([half, -hyy, -half, -hxx, centre, -hxx, -half, -hyy, half])
 
 
+def noise_gram() -> Float:
+    """Second moments of the stencil's four features for white noise of variance one.
+
+    Returns
+    -------
+    ndarray (4, 4)
+        Of what multiplies kappa2, hxx, hyy and hxy.
+    """
+    features = tensor_weights(*np.eye(4))
+    return np.asarray(features.T @ features)
+
+
 def operator(
     kappa2: ArrayLike, rho: ArrayLike, theta: ArrayLike, *, boundary: str = "cylinder"
 ) -> sp.csc_array:

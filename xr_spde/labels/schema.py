@@ -41,6 +41,12 @@ _ATTRS: dict[str, dict[str, str]] = {
     },
 }
 
+_NUMBERS = {
+    "dilation": "cells between the neighbours of the fitted stencil",
+    "log_likelihood": "exact log-likelihood at the fit",
+    "effective_parameters": "effective number of fitted parameters",
+}
+
 
 def is_parameters(obj: object) -> bool:
     """Whether an object is meant as a parameter Dataset rather than as fields.
@@ -90,8 +96,17 @@ def parameter_attrs(
     if base == PATTERNS:
         what = str((source or {}).get("long_name", "field"))
         return derived_attrs(source or {}, long_name=f"large-scale patterns of {what}")
-    if base == "dilation":
-        return {"long_name": "cells between the neighbours of the fitted stencil", "units": "1"}
+    if base in _NUMBERS:
+        return {"long_name": _NUMBERS[base], "units": "1"}
+    if base == "nugget":
+        what = str((source or {}).get("long_name", "field"))
+        units = (source or {}).get("units")
+        squared = {} if units is None else {"units": "1" if units == "1" else f"({units})^2"}
+        return {"long_name": f"variance of the noise of {what}", **squared}
+    if base == "coefficients":
+        name_of = "regression coefficients, in units of the field over those of the covariate"
+        stderr = f"standard error of: {name_of}"
+        return {"long_name": stderr if name.endswith(STDERR) else name_of}
     if base in _ATTRS:
         attrs: dict[str, object] = dict(_ATTRS[base])
     else:

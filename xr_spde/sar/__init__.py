@@ -10,6 +10,7 @@ the diagnostics say what they mean in kilometres, correlations and likelihoods.
 from __future__ import annotations
 
 # Bound here, not on demand: a function of its module's name must come after the module.
+from xr_spde.sar.compare import compare_structures
 from xr_spde.sar.diagnose import (
     correlation,
     log_likelihood,
@@ -22,6 +23,7 @@ from xr_spde.sar.emulate import emulate
 from xr_spde.sar.estimate import estimate
 
 __all__ = [
+    "compare_structures",
     "correlation",
     "emulate",
     "estimate",

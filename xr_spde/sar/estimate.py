@@ -16,6 +16,7 @@ from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, fold_replicates
 from xr_spde.labels.schema import parameters_dataset
 from xr_spde.models import check_buffer
+from xr_spde.sar.covariates import COVARIATE, read_covariates
 from xr_spde.sar.fit import advance, begin, conclude
 from xr_spde.sar.settings import (
     DILATIONS,
@@ -30,6 +31,7 @@ from xr_spde.sar.settings import (
     check_refine,
     check_room,
     check_size,
+    check_structure,
     check_uncertainty,
 )
 
@@ -47,6 +49,9 @@ def estimate(
     penalty: float | None = None,
     weights: str | os.PathLike[str] | None = None,
     refine: int = 0,
+    structure: str = "nonstationary",
+    nugget: bool = False,
+    covariates: xr.Dataset | None = None,
     boundary: str | None = None,
     buffer: int | Literal["auto"] = "auto",
     x: str | None = None,
@@ -73,14 +78,14 @@ def estimate(
         Dimension of the replicates; found by itself where it is clear.
     method : {"auto", "whittle", "mle", "net", "unet", "vit", "stun", "cnn"}, default "auto"
         Estimator. "whittle" is the local likelihood. "mle" climbs from there to the maximum of the
-        exact one (`xr_spde.sar.mle`): gaps and what lies beyond the edge are integrated out;
-        no patterns, no spacing, all replicates in memory at once, and one more factorisation for
-        every set of cells that lack data together. "net" is the default network on lag statistics,
-        whose weights come with the package (needs torch): any grid, any number of replicates, gaps,
-        in a second or so. "unet", "vit", "stun" and "cnn" are LatticeVision's networks on
-        standardised replicates; they need ``weights`` trained for that number of replicates.
-        "auto" is "net" for a single replicate without ``penalty`` where torch is installed, else
-        "whittle"; the attribute ``xr_spde_method`` tells.
+        exact one (`xr_spde.sar.mle`): gaps and what lies beyond the edge are integrated out,
+        maps may jump; no patterns, no spacing, all replicates in memory at once, and one more
+        factorisation for every set of cells that lack data together. "net" is the default network
+        on lag statistics, whose weights come with the package (needs torch): any grid, any number
+        of replicates, gaps, in a second or so. "unet", "vit", "stun" and "cnn" are LatticeVision's
+        networks on standardised replicates; they need ``weights`` trained for that number of
+        replicates. "auto" is "net" for a single replicate without ``penalty`` where torch is
+        installed, else "whittle"; the attribute ``xr_spde_method`` tells.
     uncertainty : bool, default False
         Add ``kappa2_stderr``, ``rho_stderr``, ``theta_stderr``: from the curvature of the penalised
         likelihood, or as the default network predicts them.
@@ -105,6 +110,16 @@ def estimate(
         its maps, the roughness of what they add is penalised, and they are taken as far as one
         half of the replicates makes the other more likely, if block correlations do not suffer:
         not at all where the network knows better (`xr_spde.sar.refine`).
+    structure : {"nonstationary", "isotropic", "stationary", "stationary isotropic"}
+        For "mle": "stationary" keeps kappa2, rho and theta constant, "isotropic" rho at 1. The
+        variance varies from cell to cell in any case. `compare_structures` tests them.
+    nugget : bool, default False
+        For "mle": whether the observations have independent noise of one common variance, which is
+        then estimated along and taken off ``std``: `emulate` draws the field without it.
+    covariates : Dataset of maps (Y, X), optional
+        For "mle": the mean is an intercept plus these maps times coefficients that are common to
+        all cells and replicates (generalised least squares), instead of free in every cell. They
+        are read at once.
     boundary : {"cylinder", "plane", "torus", "paper"}, optional
         By default "cylinder" where longitudes close the circle, "plane" elsewhere.
     buffer : int or "auto", default "auto"
@@ -118,8 +133,11 @@ def estimate(
         ``kappa2`` (per squared cell), ``rho``, ``theta`` (radian), ``mean`` and ``std`` (units of
         the field), standard errors if asked for; ``patterns`` (..., mode, Y, X) in units of the
         field, each with a standard normal amplitude, unused ones zero, unless ``modes=0``; and the
-        ``dilation`` taken. Lazy for lazy data. kappa2 lies between 8 / (4 n)^2, n cells on the
-        longer side, and 20; rho between 1 and 15: beyond, the data say nothing.
+        ``dilation`` taken. "mle" adds ``log_likelihood`` (at the fit, without penalty; restricted
+        where a mean has been taken out), ``effective_parameters``, and, where asked for, ``nugget``
+        (variance) and ``coefficients`` (covariate) with standard errors. Lazy for lazy data. kappa2
+        lies between 8 / (4 n)^2, n cells on the longer side, and 20; rho between 1 and 15: beyond,
+        the data say nothing.
 
     Raises
     ------
@@ -152,6 +170,7 @@ def estimate(
     0.5
     """
     check_method(method, weights, refine)
+    model = check_structure(structure, nugget, covariates, method)
     uncertainty = check_uncertainty(uncertainty)
     fields = as_float(array_of(obj, x=x, y=y))
     spatial = find_spatial(fields, x=x, y=y)
@@ -162,6 +181,7 @@ def estimate(
     chosen, file, steps = check_method(method, weights, refine, count=count, penalty=penalty)
     patterns, spacing = check_raw(chosen, modes, dilation, uncertainty)
     check_refine(steps, count, replicates)
+    names, design = read_covariates(covariates, grid, x=x, y=y)
     settings = Settings(
         grid=grid,
         boundary=check_domain(grid.boundary if boundary is None else boundary, chosen),
@@ -175,6 +195,11 @@ def estimate(
         method=chosen,
         weights=file,
         refine=steps,
+        structure=model,
+        nugget=bool(nugget),
+        covariates=names,
+        design=design,
+        replicates=count,
     )
     check_room(settings)
     results = fold_replicates(
@@ -196,6 +221,11 @@ def estimate(
     }
     if chosen not in ("whittle", "mle"):
         recorded |= {"weights": file or "xr_spde", "refine": steps}
+    if chosen == "mle":
+        recorded |= {"structure": model}
+    for name in ("coefficients", "coefficients_stderr"):
+        if name in results:
+            results[name] = results[name].assign_coords({COVARIATE: list(names)})
     return parameters_dataset(
         results, method=chosen, boundary=settings.boundary, source=fields, settings=recorded
     )
@@ -211,4 +241,11 @@ def _outputs(
     if settings.modes:
         outputs["patterns"] = Output(("mode", *spatial), dtype, {"mode": settings.modes})
     outputs["dilation"] = Output((), np.int64)
+    if settings.method == "mle":
+        outputs |= {name: Output(()) for name in ("log_likelihood", "effective_parameters")}
+    if settings.nugget:
+        outputs["nugget"] = Output(())
+    if settings.covariates:
+        spec = Output((COVARIATE,), sizes={COVARIATE: len(settings.covariates)})
+        outputs |= {"coefficients": spec, "coefficients_stderr": spec}
     return outputs

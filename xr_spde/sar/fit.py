@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from xr_spde._core.errors import ParameterError
 from xr_spde._core.warn import warn
 from xr_spde.fields.sar import from_log_tensor
 from xr_spde.sar.local import LocalFit, LocalModel
-from xr_spde.sar.mle import ExactProblem
+from xr_spde.sar.mle import ExactFit, ExactProblem, least_squares
 from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, ReplicateProblem
 from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
 from xr_spde.sar.refine import refined
@@ -134,7 +134,9 @@ def conclude(walk: Walk, *, settings: Settings) -> dict[str, Array]:
 
 def _fit(walk: Walk, settings: Settings) -> dict[str, Array]:
     """Fit the maps to the sums; canonical inside, stored order outside."""
-    moments = walk.lags[0].finish(centred=not settings.single)
+    if settings.design is not None:
+        walk = _less_regression(walk, settings.design, settings)
+    moments = walk.lags[0].finish(centred=not settings.anomalies)
     usable = _usable_cells(moments.variance, moments.mean, single=settings.single)
     patterns = _find_patterns(walk.blocks, moments.variance, settings)
     problems = _problems(walk, usable, patterns, settings)
@@ -151,11 +153,12 @@ def _fit(walk: Walk, settings: Settings) -> dict[str, Array]:
         fit = _refine(walk, fit, dilation, usable, patterns, moments.variance, settings)
     land = ~np.isfinite(moments.variance)
     maps = _parameters(fit)
-    maps |= {"mean": moments.mean, "std": np.sqrt(np.maximum(moments.variance, 0.0))}
+    variance = moments.variance
     if settings.single:
-        maps["mean"] = np.zeros(settings.grid.shape)
-        maps["std"] = np.full(settings.grid.shape, np.sqrt(np.nanmean(moments.variance)))
-    out = {}
+        variance = np.full(settings.grid.shape, np.nanmean(variance))
+    out = _of_likelihood(fit, settings)
+    variance = np.maximum(variance - out.get("nugget", 0.0), 0.0)
+    maps |= {"mean": _mean(moments.mean, fit, settings), "std": np.sqrt(variance)}
     for name, values in maps.items():
         values = np.array(values)
         values[land] = np.nan
@@ -167,6 +170,47 @@ def _fit(walk: Walk, settings: Settings) -> dict[str, Array]:
         out["patterns"] = settings.grid.from_canonical(padded)
     out["dilation"] = np.array(dilation)
     return out
+
+
+def _less_regression(walk: Walk, design: Array, settings: Settings) -> Walk:
+    """Sum again over what a first regression on the covariates leaves."""
+    seen = np.isfinite(walk.members).any(axis=0)
+    for name, values in zip(settings.covariates, design, strict=True):
+        if not np.isfinite(values[seen]).all():
+            raise ParameterError(
+                f"covariate {name!r} is missing in {int((~np.isfinite(values[seen])).sum())} cells "
+                "where the fields have data; fill it there, or mask the fields"
+            )
+    filled = np.where(np.isfinite(design), design, 0.0)
+    fitted = np.tensordot(least_squares(np.stack(walk.members), filled), filled, 1)
+    lags = _lags(settings, [one.dilation for one in walk.lags])
+    for member in walk.members:
+        for sums in lags:
+            sums.add(member - fitted)
+    return replace(walk, lags=lags)
+
+
+def _of_likelihood(fit: LocalFit, settings: Settings) -> dict[str, Array]:
+    """Numbers that the exact likelihood gives besides maps."""
+    if not isinstance(fit, ExactFit):
+        return {}
+    out = {
+        "log_likelihood": np.array(fit.log_likelihood),
+        "effective_parameters": np.array(fit.degrees),
+    }
+    if settings.nugget:
+        out["nugget"] = np.array(fit.nugget)
+    if fit.coefficients is not None and fit.coefficients_stderr is not None:
+        out["coefficients"] = fit.coefficients
+        out["coefficients_stderr"] = fit.coefficients_stderr
+    return out
+
+
+def _mean(sample: Array, fit: LocalFit, settings: Settings) -> Array:
+    """Mean of the fields: the sample's, the regression's, or zero for anomalies."""
+    if settings.design is not None and isinstance(fit, ExactFit) and fit.coefficients is not None:
+        return np.asarray(np.tensordot(fit.coefficients, settings.design, 1))
+    return np.zeros(settings.grid.shape) if settings.single else sample
 
 
 def _refine(
@@ -199,24 +243,45 @@ def _refine(
 
 def _model(settings: Settings) -> LocalModel:
     jumps = settings.method == "mle" and settings.penalty is None
-    return LocalModel(settings.boundary, settings.buffer, penalty=settings.penalty, jumps=jumps)
+    return LocalModel(
+        settings.boundary,
+        settings.buffer,
+        penalty=settings.penalty,
+        jumps=jumps,
+        structure=settings.structure,
+    )
 
 
 def _problems(
     walk: Walk, usable: NDArray[np.bool_], patterns: Array, settings: Settings
 ) -> Sequence[Problem]:
     """Set up the estimator that was asked for at each spacing."""
-    if settings.method in ("whittle", "mle"):
-        local = local_problems(_scales(walk.lags, usable, patterns, settings), _model(settings))
-        if settings.method == "whittle":
-            return local
-        members = np.where(usable, np.stack(walk.members), np.nan)
-        return [ExactProblem(local[0], members, anomalies=settings.single)]
+    if settings.method == "mle":
+        return [_exact_problem(walk, usable, patterns, settings)]
+    if settings.method == "whittle":
+        return local_problems(_scales(walk.lags, usable, patterns, settings), _model(settings))
     network = NetworkModel(settings.method, settings.weights, settings.periodic)
     if settings.on_replicates:
         return [ReplicateProblem(np.stack(walk.members), usable, network)]
     statistics = {one.dilation: one.finish(centred=not settings.single) for one in walk.lags}
     return [NetworkProblem(statistics, d, patterns, usable, network) for d in settings.dilations]
+
+
+def _exact_problem(
+    walk: Walk, usable: NDArray[np.bool_], patterns: Array, settings: Settings
+) -> ExactProblem:
+    """Set up the exact likelihood, with the moments that its start needs."""
+    _, gram, weight = next(_scales(walk.lags, usable, patterns, settings))
+    design = settings.design
+    return ExactProblem(
+        gram,
+        weight,
+        _model(settings),
+        np.where(usable, np.stack(walk.members), np.nan),
+        anomalies=settings.single,
+        nugget=settings.nugget,
+        design=None if design is None else np.where(np.isfinite(design), design, 0.0),
+    )
 
 
 def _scales(
@@ -225,9 +290,9 @@ def _scales(
     """Moments of what the patterns leave, one spacing after the other."""
     periodic = settings.periodic
     for one in sums:
-        lags = one.finish(centred=not settings.single)
+        lags = one.finish(centred=not settings.anomalies)
         gram, count = stencil_gram(lags, periodic=periodic)
-        freedom = count if settings.single else count - 1.0
+        freedom = count if settings.anomalies else count - 1.0
         clear = _whole_neighbourhood(usable, lags.dilation, periodic=periodic)
         weight = np.where(clear, np.maximum(freedom - len(patterns), 0.0), 0.0)
         if one is sums[0] and not weight.any():

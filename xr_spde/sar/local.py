@@ -31,6 +31,9 @@ class LocalModel:
         Rounds in which the log-determinant is corrected for boundaries and transitions.
     jumps : bool
         Whether the maps may jump, see `xr_spde.sar.roughness`.
+    structure : str
+        Of range and anisotropy; "stationary" in it keeps their maps constant, "isotropic" the
+        anisotropy away. The innovations' variance varies in any case.
     """
 
     boundary: str = "plane"
@@ -39,6 +42,7 @@ class LocalModel:
     penalty: float | None = None
     corrections: int = 3
     jumps: bool = False
+    structure: str = "nonstationary"
 
     @property
     def periodic(self) -> bool:

@@ -1,12 +1,17 @@
 """Penalised maximum of the exact likelihood: where the local one leaves off.
 
-The maps live on the nodes of `xr_spde.sar.whittle`, under the same roughness, whose weights go on
-moving towards the maximum of the marginal likelihood. The local likelihood gives the start and the
-expected information; value and slope are exact (`xr_spde.fields.exact`): log-determinants from the
-factor, gaps and a rim beyond the grid integrated out.
+The maps live on the nodes of `xr_spde.sar.whittle`, may jump (`xr_spde.sar.roughness`), and the
+weights of roughness go on moving towards the maximum of the marginal likelihood. The local
+likelihood gives the start and the expected information; value and slope are exact
+(`xr_spde.fields.exact`): log-determinants from the factor, gaps and a rim beyond the grid
+integrated out. A nugget is climbed along with the maps; coefficients of covariates, orthogonal to
+all that in the information, are renewed by generalised least squares after each climb.
 """
 
 from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +19,42 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import SolverError
 from xr_spde.fields.exact import ExactLikelihood
 from xr_spde.fields.field import automatic_buffer
-from xr_spde.sar.local import Local, LocalFit, jacobian_of, q_of
+from xr_spde.fields.sar import noise_gram
+from xr_spde.sar.climb import climb
+from xr_spde.sar.local import Local, LocalFit, LocalModel, jacobian_of, q_of
+from xr_spde.sar.patterns import make_positive
 from xr_spde.sar.whittle import LocalProblem
 from xr_spde.solvers.strips import BandedFactor
 
 Float = NDArray[np.float64]
 
-_ROUNDS, _STEPS, _MEMORY = 3, 6, 5
+_ROUNDS, _STEPS, _PROBES = 3, 6, 64
+# shares of the largest nugget that second differences allow, tried as a start
+_SHARES = (0.02, 0.1, 0.3, 0.6, 0.9)
+_NO_NUGGET = 1e-6
+
+
+@dataclass(frozen=True)
+class ExactFit(LocalFit):
+    """Maps of the fitted parameters, and what else the exact likelihood says.
+
+    Attributes
+    ----------
+    log_likelihood : float
+        Exact log-likelihood at the fit, without penalty.
+    degrees : float
+        Effective number of parameters that have been fitted.
+    nugget : float
+        Variance of the observations' noise; 0 if none was asked for.
+    coefficients, coefficients_stderr : ndarray (P,)
+        Of the covariates.
+    """
+
+    log_likelihood: float = np.nan
+    degrees: float = np.nan
+    nugget: float = 0.0
+    coefficients: Float | None = None
+    coefficients_stderr: Float | None = None
 
 
 class ExactProblem:
@@ -28,56 +62,114 @@ class ExactProblem:
 
     Parameters
     ----------
-    local : LocalProblem
-        Of the same replicates, at the spacing of the grid.
+    gram, weight : ndarray (4, 4, ny, nx), (ny, nx)
+        Of the same replicates, less the regression, as for `LocalProblem`.
+    model : LocalModel
+        Domain, penalty and structure.
     members : ndarray (M, ny, nx)
         Replicates in canonical order; NaN is missing.
     anomalies : bool
-        Whether their mean is known to be zero; else it is taken out and counted.
+        Whether their mean is known to be zero; else it is taken out cell by cell and counted.
+    nugget : bool
+        Whether there is noise in the observations.
+    design : ndarray (P, ny, nx), optional
+        Maps that the mean is a linear combination of, instead of zero or free.
     """
 
     dilation = 1
 
-    def __init__(self, local: LocalProblem, members: Float, *, anomalies: bool) -> None:
-        self.local, self._anomalies, self._basis = local, anomalies, local.grid.basis()
-        with np.errstate(invalid="ignore"):
-            counts = np.isfinite(members).sum(0)
-            mean = np.nansum(members, 0) / np.maximum(counts, 1)
-        self._members = members if anomalies else members - mean
+    def __init__(
+        self,
+        gram: Float,
+        weight: Float,
+        model: LocalModel,
+        members: Float,
+        *,
+        anomalies: bool,
+        nugget: bool = False,
+        design: Float | None = None,
+    ) -> None:
+        self._design, self._members = design, members
+        self._lost = 0 if anomalies or design is not None else 1
+        if design is not None:
+            self._coefficients = least_squares(members, design)
+        elif not anomalies:
+            with np.errstate(invalid="ignore"):
+                counts = np.isfinite(members).sum(0)
+                self._members = members - np.nansum(members, 0) / np.maximum(counts, 1)
+        self.local = LocalProblem(gram, weight, model)
+        self._basis, self._gram = self.local.grid.basis(), self.local.gram
+        self._log_noise, self._shift = -np.inf, noise_gram()[..., None]
+        self._scale: Float | None = None
+        if nugget:
+            # noise of variance t adds t times the trace of `_shift` to that of the moments
+            traces = np.trace(self._gram) / np.trace(noise_gram())
+            self._most = float(np.average(traces, weights=self.local.weight))
+            self._log_noise = np.log(_SHARES[0] * self._most)
+
+    @property
+    def nugget(self) -> float:
+        """Variance of the observations' noise."""
+        return float(np.exp(self._log_noise))
 
     def fit(self) -> LocalFit:
-        """Fit the local likelihood, the start of the exact one.
+        """Fit the local likelihood, the start of the exact one; with noise, of several nuggets.
 
         Returns
         -------
         LocalFit
         """
-        return self.local.fit()
+        if not self._noisy:
+            return self.local.fit()
+        begun, tried = self.local.nodes, []
+        for share in _SHARES:
+            self.local.nodes = begun
+            self._take_noise(np.log(share * self._most))
+            fit = self.local.fit()
+            self._set_up(fit)
+            with suppress(SolverError):  # hardly anything is left to the field
+                tried.append((self._log_likelihood(), self._log_noise, self.local.nodes, fit))
+        _, log_noise, self.local.nodes, fit = max(tried, key=lambda one: one[0])
+        self._take_noise(log_noise)
+        return fit
 
-    def refine(self, *, uncertainty: bool = False) -> LocalFit:
+    def refine(self, *, uncertainty: bool = False) -> ExactFit:
         """Climb to the maximum of the exact likelihood.
 
         Parameters
         ----------
         uncertainty : bool, optional
-            Also give the covariance of the maps.
+            Also give the covariance of the maps: the inverse of the information of the local
+            likelihood, scaled map by map to the observed one of the exact likelihood.
 
         Returns
         -------
-        LocalFit
+        ExactFit
         """
         local = self.local
-        start = local.refine()
-        self._likelihood = self._exact(start)
+        self._set_up(local.refine())
         for _ in range(_ROUNDS if local.model.penalty is None else 0):
-            local.nodes = self._climb(local.nodes)
-            spread = local.spread(self._solver(local.nodes))
+            self._climb()
+            if self._noisy:  # noise takes most of the information, here and there
+                self._scale = self._information_ratio()
+            spread = local.spread(self._solver())
             local.rough.penalty = local.rough.renew(local.nodes, spread, local.probes)
             local.rough.adapt(local.nodes, spread, local.probes)
-        local.nodes = self._climb(local.nodes)
-        return local.result(uncertainty=uncertainty)
+        self._climb()
+        return self._result(uncertainty=uncertainty)
 
-    def _exact(self, start: LocalFit) -> ExactLikelihood:
+    @property
+    def _noisy(self) -> bool:
+        return self._log_noise > -np.inf
+
+    def _take_noise(self, log_noise: float) -> None:
+        """Set the nugget, and the moments of what it leaves to the field."""
+        self._log_noise = log_noise
+        if self._noisy:
+            left = self._gram - self.nugget * self._shift
+            self.local.gram = make_positive(left[..., None])[..., 0]
+
+    def _set_up(self, start: LocalFit) -> None:
         """Set up the likelihood on the grid with its rim."""
         model = self.local.model
         rim = model.buffer
@@ -85,68 +177,171 @@ class ExactProblem:
             kappa2, rho = np.exp(start.log_kappa2), np.exp(np.hypot(start.h1, start.h2))
             # a narrower one would pull long ranges towards the bound
             rim = automatic_buffer(kappa2, rho, boundary=model.boundary)
-        lost = 0 if self._anomalies else 1
-        return ExactLikelihood(self._members, model.boundary, rim=rim, lost=lost)
+        left = self._members
+        if self._design is not None:
+            left = left - np.tensordot(self._coefficients, self._design, 1)
+        self._likelihood = ExactLikelihood(left, model.boundary, rim=rim, lost=self._lost)
 
-    def value_and_slope(self, nodes: Float) -> tuple[float, Float]:
-        """Return the negative penalised log-likelihood of node values (4, k), and its slope."""
-        local = self.local
-        basis = self._basis
-        maps = (basis @ nodes.T).T + local.base
-        cells = (4, *local.shape)
-        q = q_of(maps[:3]).reshape(cells)
-        value, by_q, by_log_d, _ = self._likelihood.value_and_slope(q, maps[3].reshape(cells[1:]))
-        by_maps = np.einsum("pan,an->pn", jacobian_of(maps[:3]), by_q.reshape(4, -1))
+    def _regress(self) -> Float:
+        """Renew the coefficients of the covariates; their covariance."""
+        if self._design is None:
+            return np.zeros((0, 0))
+        q, log_d = self._maps(self.local.nodes)
+        change, covariance = self._likelihood.regression(q, log_d, self._design, self.nugget)
+        self._coefficients = self._coefficients + change
+        left = self._members - np.tensordot(self._coefficients, self._design, 1)
+        old = self._likelihood
+        self._likelihood = ExactLikelihood(left, old.boundary, rim=old.rim, lost=self._lost)
+        return covariance
+
+    def _maps(self, nodes: Float) -> tuple[Float, Float]:
+        """Stencil's parameters and log variance of the innovations of every cell."""
+        maps = (self._basis @ nodes.T).T + self.local.base
+        shape = self.local.shape
+        return q_of(maps[:3]).reshape(4, *shape), maps[3].reshape(shape)
+
+    def _log_likelihood(self) -> float:
+        """Exact log-likelihood at the present maps."""
+        maps = self._maps(self.local.nodes)
+        return float(self._likelihood.value_and_slope(*maps, self.nugget)[0])
+
+    def value_and_slope(self, nodes: Float, log_noise: float = -np.inf) -> tuple[float, Float]:
+        """Negative penalised log-likelihood, and its slope.
+
+        Parameters
+        ----------
+        nodes : ndarray (4, k)
+            Node values.
+        log_noise : float, optional
+            Of the nugget.
+
+        Returns
+        -------
+        value : float
+        slope : ndarray (4 k,), or (4 k + 1,) with a nugget
+        """
+        local, basis = self.local, self._basis
+        q, log_d = self._maps(nodes)
+        noise = float(np.exp(log_noise))
+        value, by_q, by_log_d, by_noise = self._likelihood.value_and_slope(q, log_d, noise)
+        maps = (basis @ nodes[:3].T).T + local.base[:3]
+        by_maps = np.einsum("pan,an->pn", jacobian_of(maps), by_q.reshape(4, -1))
         slope = (basis.T @ np.vstack([by_maps, by_log_d.reshape(1, -1)]).T).T
-        return local.roughness(nodes) - value, local.roughness_slope(nodes) - slope
+        flat = (local.roughness_slope(nodes) - slope).ravel()
+        value = local.roughness(nodes) - value
+        if log_noise == -np.inf:
+            return value, flat
+        below = min(log_noise - np.log(_NO_NUGGET * self._most), 0.0)
+        return value + 10.0 * below**2, np.append(flat, 20.0 * below - by_noise)
 
-    def _try(self, nodes: Float) -> tuple[float, Float]:
-        """Value and slope; infinite where the matrix cannot be factorised."""
-        try:
-            return self.value_and_slope(nodes)
-        except SolverError:
-            return np.inf, np.zeros_like(nodes)
-
-    def _solver(self, nodes: Float) -> BandedFactor:
-        """Factor of the expected information and the penalty."""
+    def _solver(self) -> BandedFactor:
+        """Factor of the information and the penalty."""
         local = self.local
-        return BandedFactor(local.hessian(Local(local.cells(nodes), local.gram)), local.order)
+        here = Local(local.cells(local.nodes), local.gram)
+        return BandedFactor(local.hessian(here, scale=self._scale), local.order)
 
-    def _climb(self, nodes: Float) -> Float:
-        """Minimise by quasi-Newton steps that start from the expected information."""
-        value, slope = self.value_and_slope(nodes)
-        solver = self._solver(nodes)
-        pairs: list[tuple[Float, Float]] = []
-        for _ in range(_STEPS):
-            step = -_two_loops(slope, pairs, solver)
-            # the information per unit of decrease: a thousandth of a log unit matters to nobody
-            decrease = -float(np.vdot(step, slope))
-            if decrease < 0.05:
-                break
-            length = min(1.0, 1.0 / max(float(np.abs(step).max()), 1e-12))
-            for _ in range(8):
-                trial = nodes + length * step
-                there, slope_there = self._try(trial)
-                if there <= value - 1e-4 * length * decrease:
-                    break
-                length *= 0.4
-            else:
-                break
-            pairs.append((trial - nodes, slope_there - slope))
-            pairs = [p for p in pairs if np.vdot(*p) > 0.0][-_MEMORY:]
-            nodes, value, slope = trial, there, slope_there
-        return nodes
+    def _climb(self) -> None:
+        """Maximise over nodes and nugget, then over the coefficients."""
+        shape = self.local.nodes.shape
+        count = self.local.nodes.size
+        ends = (self._log_noise,) if self._noisy else ()
+
+        def objective(x: Float) -> tuple[float, Float]:
+            try:
+                return self.value_and_slope(x[:count].reshape(shape), *x[count:])
+            except SolverError:  # a trial with a singular matrix
+                return np.inf, np.zeros_like(x)
+
+        start = np.append(self.local.nodes, ends)
+        solver, curvature = self._solver(), np.ones(len(ends))
+        if ends:
+            step = np.zeros_like(start)
+            step[-1] = 0.05
+            change = objective(start + step)[1][-1] - objective(start)[1][-1]
+            curvature[:] = max(change / 0.05, 1.0)
+
+        def precondition(slope: Float) -> Float:
+            nodes = np.asarray(solver.solve(slope[:count].reshape(-1, 1))).ravel()
+            return np.append(nodes, slope[count:] / curvature)
+
+        best = climb(start, objective, precondition, steps=_STEPS * (1 + len(ends)))
+        self.local.nodes = best[:count].reshape(shape)
+        self._take_noise(float(best[-1]) if ends else self._log_noise)
+        self._regress()
+
+    def _result(self, *, uncertainty: bool) -> ExactFit:
+        local = self.local
+        if uncertainty:
+            self._scale = self._information_ratio()
+        fit = local.result(uncertainty=uncertainty, scale=self._scale)
+        found = ExactFit(
+            **vars(fit),
+            log_likelihood=self._log_likelihood(),
+            degrees=self._degrees() + self._noisy,
+            nugget=self.nugget,
+        )
+        if self._design is None:
+            return found
+        covariance = self._regress()
+        return replace(
+            found,
+            degrees=found.degrees + len(self._design),
+            coefficients=self._coefficients,
+            coefficients_stderr=np.sqrt(np.diag(covariance)),
+        )
+
+    def _degrees(self) -> float:
+        """Effective number of fitted node values, over all maps."""
+        local, total = self.local, 0.0
+        solver, rng = self._solver(), np.random.Generator(np.random.SFC64(1))
+        probes = rng.choice([-1.0, 1.0], size=(local.grid.size, _PROBES))
+        probes -= probes.mean(axis=0)
+        for p in range(4):
+            if p < local.rough.constant or local.hold[p].any():
+                total += float(not local.hold[p].any())
+                continue
+            one = np.zeros((4, *probes.shape))
+            one[p] = probes
+            solved = solver.solve(one.reshape(-1, _PROBES)).reshape(one.shape)
+            total += local.rough.degrees(p, solved[p], probes)
+        return total
+
+    def _information_ratio(self) -> Float:
+        """Observed information of the exact likelihood over that of the local one (4, 4)."""
+        local, step = self.local, 1e-3
+        here = Local(local.cells(local.nodes), local.gram)
+        hessian = local.hessian(here)
+        rng = np.random.Generator(np.random.SFC64(2))
+        ratio = np.ones(4)
+        count, noise = local.nodes.size, self._log_noise
+        for p in range(4):
+            if local.hold[p].any():
+                continue
+            z = np.zeros_like(local.nodes)
+            z[p] = 1.0 if p < local.rough.constant else rng.choice([-1.0, 1.0], local.grid.size)
+            up, down = (self.value_and_slope(local.nodes + s * z, noise)[1] for s in (step, -step))
+            prior = float(np.vdot(z, local.rough.slope(z)))
+            exact = float(np.vdot(z.ravel(), (up - down)[:count])) / (2.0 * step) - prior
+            expected = float(z.ravel() @ (hessian @ z.ravel())) - prior
+            ratio[p] = np.sqrt(np.clip(exact / expected, 0.01, 10.0))
+        return np.outer(ratio, ratio)
 
 
-def _two_loops(slope: Float, pairs: list[tuple[Float, Float]], solver: BandedFactor) -> Float:
-    """Inverse Hessian times slope, by recent changes of both (Nocedal 1980)."""
-    direction = slope.copy()
-    shares = []
-    for step, change in reversed(pairs):
-        share = float(np.vdot(step, direction) / np.vdot(step, change))
-        shares.append(share)
-        direction -= share * change
-    direction = np.asarray(solver.solve(direction.reshape(-1, 1))).reshape(slope.shape)
-    for (step, change), share in zip(pairs, reversed(shares), strict=True):
-        direction += (share - float(np.vdot(change, direction) / np.vdot(step, change))) * step
-    return direction
+def least_squares(members: Float, design: Float) -> Float:
+    """Coefficients of maps by ordinary least squares over all observations.
+
+    Parameters
+    ----------
+    members : ndarray (M, ny, nx)
+        NaN is missing.
+    design : ndarray (P, ny, nx)
+
+    Returns
+    -------
+    ndarray (P,)
+    """
+    seen = np.isfinite(members)
+    counts = seen.sum(0).astype(np.float64).ravel()
+    flat = design.reshape(len(design), -1)
+    right = flat @ np.where(seen, members, 0.0).sum(0).ravel()
+    return np.asarray(np.linalg.lstsq((flat * counts) @ flat.T, right, rcond=None)[0])

@@ -25,6 +25,7 @@ Float = NDArray[np.float64]
 # nearly without scale: whatever its height, a jump costs about the same
 _NU = 0.1
 _LEAST, _MOST = 1e-3, 1e5  # bounds of the weights
+_RIGID = 1e9
 
 
 class Roughness:
@@ -38,6 +39,8 @@ class Roughness:
         Weights of first- and second-order roughness of every map, to begin with.
     jumps : bool
         Whether maps may jump.
+    constant : int
+        The first so many maps are kept constant.
 
     Attributes
     ----------
@@ -47,8 +50,11 @@ class Roughness:
         Further weights of the differences; ones until `adapt` finds others.
     """
 
-    def __init__(self, grid: NodeGrid, penalty: Float, *, jumps: bool = False) -> None:
-        self.grid, self.penalty, self.jumps = grid, penalty, jumps
+    def __init__(
+        self, grid: NodeGrid, penalty: Float, *, jumps: bool = False, constant: int = 0
+    ) -> None:
+        self.grid, self.penalty, self.jumps, self.constant = grid, penalty, jumps, constant
+        penalty[:constant] = _RIGID, _LEAST
         self.edges = np.ones((len(penalty), len(grid.differences.indptr) - 1))
         self.pairs = NodePairs.of(grid.differences), NodePairs.of(grid.membrane)
         self._ends = grid.differences.indices.reshape(-1, 2)
@@ -100,8 +106,8 @@ class Roughness:
         ndarray (P, 2)
             The caller decides whether to take them.
         """
-        new = np.empty_like(self.penalty)
-        for p in range(len(nodes)):
+        new = self.penalty.copy()
+        for p in range(self.constant, len(nodes)):
             free = self._free(p, probes[p])
             bound, found = self._mean_energy(p, solved[p], probes[p]), self._energy(p, nodes[p])
             for order in (0, 1):
@@ -110,7 +116,7 @@ class Roughness:
                 pace = np.clip(np.log(share / max(found[order], 1e-9 * old)), -1.5, 1.5)
                 new[p, order] = np.clip(old * np.exp(pace), _LEAST, _MOST)
         if self.jumps:
-            new[:, 1] = _LEAST
+            new[self.constant :, 1] = _LEAST
         return new
 
     def adapt(self, nodes: Float, solved: Float, probes: Float) -> None:
@@ -125,7 +131,8 @@ class Roughness:
 
         d, shape = self.grid.differences, self.grid.shape
         ends = self._ends.ravel()
-        for p, first in enumerate(self.penalty[:, 0]):
+        for p in range(self.constant, len(nodes)):
+            first = self.penalty[p, 0]
             left = first * ((d @ solved[p]) * (d @ probes[p])).mean(-1)
             # few probes are noisy, and what is left to chance varies slowly
             around = np.bincount(ends, np.repeat(left, 2)) / np.bincount(ends)
@@ -136,6 +143,26 @@ class Roughness:
             spread = np.clip(around, 0.0, 1.0)[self._ends].mean(axis=1)
             expected = first * (d @ nodes[p]) ** 2 + spread
             self.edges[p] = (_NU + 1.0) / (_NU + expected)
+
+    def degrees(self, p: int, solved: Float, probes: Float) -> float:
+        """Effective number of node values of one map that the data determine.
+
+        Parameters
+        ----------
+        p : int
+            Number of the map.
+        solved, probes : ndarray (k, probes)
+            Random vectors of mean zero over the nodes and unit variance, and the covariance of this
+            map times them.
+
+        Returns
+        -------
+        float
+            Trace of the identity less the covariance times the prior precision. Constants, which
+            cost nothing, count as one exactly.
+        """
+        first, second = self._mean_energy(p, solved, probes)
+        return 1.0 + float((probes**2).sum(axis=0).mean()) - first - second
 
     def _energy(self, p: int, values: Float) -> tuple[float, float]:
         """Weighted roughness of both orders."""

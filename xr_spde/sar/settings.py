@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xr_spde._core.errors import GridError, ParameterError, unknown
 from xr_spde._core.lazyimport import has_module
@@ -17,6 +18,9 @@ from xr_spde.sar.patterns import CANDIDATES
 
 METHODS = ("auto", "whittle", "mle", "net", "unet", "vit", "stun", "cnn")
 """Estimators by name: likelihoods, the network on lag statistics, networks on replicates."""
+
+STRUCTURES = ("nonstationary", "isotropic", "stationary", "stationary isotropic")
+"""What the exact likelihood lets vary: see `xr_spde.sar.estimate`."""
 
 _LIKELIHOODS = ("whittle", "mle")
 
@@ -32,6 +36,8 @@ _SMALLEST = 6
 # Maps of the size of the grid that are held at once, and how many more each spacing takes, as
 # measured on 361 x 720 cells; steps after a network hold the sums of both halves besides.
 _MAPS, _MAPS_OF_NETWORK, _MAPS_OF_HALVES = (160, 35), (310, 85), (0, 35)
+# factors with the rim around the grid, and the copies of the replicates
+_MAPS_OF_EXACT, _MAPS_OF_REPLICATE = 1500, 10
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,16 @@ class Settings:
         File of a network's weights; None takes the ones that come with the package.
     refine : int
         Steps of the likelihood that follow a network.
+    structure : str
+        Of the exact likelihood's model, in `STRUCTURES`.
+    nugget : bool
+        Whether the observations have noise.
+    covariates : tuple of str
+        Names of the maps that the mean is a combination of; the first is "intercept".
+    design : ndarray (P, ny, nx) or None
+        They themselves, canonical.
+    replicates : int
+        How many there are.
     """
 
     grid: Grid
@@ -78,6 +94,16 @@ class Settings:
     method: str = "whittle"
     weights: str | None = None
     refine: int = 0
+    structure: str = STRUCTURES[0]
+    nugget: bool = False
+    covariates: tuple[str, ...] = ()
+    design: NDArray[np.float64] | None = field(default=None, compare=False)
+    replicates: int = 0
+
+    @property
+    def anomalies(self) -> bool:
+        """Whether no mean is taken out cell by cell."""
+        return self.single or self.design is not None
 
     @property
     def keeps_members(self) -> bool:
@@ -143,6 +169,21 @@ def check_refine(steps: int, count: int, dim: str) -> None:
         )
 
 
+def check_structure(structure: Any, nugget: Any, covariates: Any, method: str) -> str:
+    """Return the structure of the model; with covariates and nugget, the exact likelihood's own."""
+    if structure not in STRUCTURES:
+        raise unknown("structure", structure, STRUCTURES)
+    if not isinstance(nugget, bool | np.bool_):
+        raise ParameterError(f"nugget={nugget!r} was given; expected True or False")
+    given = structure != STRUCTURES[0] or nugget or covariates is not None
+    if given and method != "mle":
+        raise ParameterError(
+            f"structure={structure!r}, nugget={nugget!r} or covariates belong to the exact "
+            f'likelihood; method={method!r} knows none of them: give method="mle"'
+        )
+    return str(structure)
+
+
 def check_size(grid: Grid) -> None:
     """Raise for a grid that has too few rows or columns."""
     if min(grid.shape) < _SMALLEST:
@@ -158,6 +199,8 @@ def check_room(settings: Settings) -> None:
     if settings.refine:
         parts.append(_MAPS_OF_HALVES)
     maps = sum(fixed + each * len(settings.dilations) for fixed, each in parts)
+    if settings.method == "mle":
+        maps += _MAPS_OF_EXACT + _MAPS_OF_REPLICATE * settings.replicates
     check_memory(
         8.0 * maps * grid.ny * grid.nx,
         what=f"estimating parameters on a grid of {grid.ny} x {grid.nx} cells",

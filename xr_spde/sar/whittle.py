@@ -31,6 +31,7 @@ from xr_spde.solvers.strips import BandedFactor, diagonal_blocks, strips
 Float = NDArray[np.float64]
 
 _PROBES, _MOST_NODES = 16, 1600
+_FIRM = 1e9  # holds what a model does not have
 _RIDGE = 1e-4  # keeps the system regular where neither data nor roughness say anything
 #: Largest ratio of ranges and squared inverse range (per cell) that data are taken to show.
 MAX_RHO, MAX_KAPPA2 = 15.0, 20.0
@@ -81,7 +82,10 @@ class LocalProblem:
         self.gram = gram.reshape(4, 4, -1)[:, :, self.valid]
         self.basis = sp.csr_array(self.grid.basis(self.rows, self.columns)[self.valid])
         self.pairs = NodePairs.of(self.basis)
-        self.rough = Roughness(self.grid, self.first_penalty(), jumps=model.jumps)
+        constant = 3 * model.structure.startswith("stationary")
+        self.rough = Roughness(
+            self.grid, self.first_penalty(), jumps=model.jumps, constant=constant
+        )
         self.assemble = self.assembly()
         order, self.strip = strips(self.grid.shape, periodic=(False, model.periodic), reach=2)
         self.order = (order[:, None] + self.grid.size * np.arange(4)).ravel()
@@ -94,6 +98,9 @@ class LocalProblem:
         self.probes = rng.choice([-1.0, 1.0], size=(4, self.grid.size, _PROBES))
         self.base, self.base_cells, self.base_nodes, self.hold = self.around(prior)
         self.nodes = self.start() if prior is None else self.start_at_base()
+        if model.structure.endswith("isotropic"):
+            self.nodes[1:3] = 0.0
+            self.hold = np.tile([[0.0], [_FIRM], [_FIRM], [0.0]], self.grid.size)
 
     def fit(self, *, steps: int = 15) -> LocalFit:
         """Improve the maps from where they are.
@@ -147,9 +154,9 @@ class LocalProblem:
         self.optimise(steps=steps)
         return self.result(uncertainty=uncertainty)
 
-    def result(self, *, uncertainty: bool = False) -> LocalFit:
-        """Present maps and, if asked for, their covariance."""
-        covariance = self.covariance() if uncertainty else None
+    def result(self, *, uncertainty: bool = False, scale: Float | None = None) -> LocalFit:
+        """Present maps and, if asked for, their covariance with information scaled by (4, 4)."""
+        covariance = self.covariance(scale) if uncertainty else None
         return LocalFit(*self.maps(), self.rough.penalty, covariance)
 
     def around(self, prior: LocalFit | None) -> tuple[Float, Float, Float, Float]:
@@ -303,9 +310,14 @@ class LocalProblem:
         rows, columns = np.concatenate(every, axis=1)
         return SparseSum(rows, columns, 4 * size)
 
-    def hessian(self, local: Local, *, walls: bool = True) -> sp.csc_array:
-        """Add the penalty to the expected information of the data; positive definite."""
-        information = local.information().reshape(16, -1) * self.weight
+    def hessian(
+        self, local: Local, *, walls: bool = True, scale: Float | None = None
+    ) -> sp.csc_array:
+        """Add the penalty to the information of the data, scaled by (4, 4); positive definite."""
+        information = local.information()
+        if scale is not None:
+            information *= scale[..., None]
+        information = information.reshape(16, -1) * self.weight
         data = (self.pairs.matrix @ information.T).T
         low, high, stretched = self.beyond(self.nodes)
         extra = _RIDGE + np.broadcast_to(self.hold, self.nodes.shape)
@@ -329,12 +341,12 @@ class LocalProblem:
         size = self.grid.size
         return solver.solve(self.probes.reshape(4 * size, -1)).reshape(self.probes.shape)
 
-    def covariance(self) -> Float:
+    def covariance(self, scale: Float | None = None) -> Float:
         """Posterior covariance of log kappa2 and log H at the nodes, interpolated to cells."""
         size = self.grid.size
         # what is held by a bound is unknown, not known well
         local = Local(self.cells(self.nodes), self.gram)
-        hessian = self.hessian(local, walls=False)
+        hessian = self.hessian(local, walls=False, scale=scale)
         every = np.arange(4 * size)
         blocks = np.empty((9, size))
         for members, inverse in diagonal_blocks(hessian, self.order, 4 * self.strip, every):
