@@ -17,11 +17,11 @@ import xarray as xr
 from xr_spde._core.errors import AxisNotFoundError, GridError, ParameterError
 
 _CF_COORDINATE = {"X": "longitude", "Y": "latitude"}
-_GEOGRAPHIC_NAMES = {
+GEOGRAPHIC_NAMES = {
     "X": re.compile(r"(nav_|grid_|r|n)?lon(gitude)?s?\d*"),
     "Y": re.compile(r"(nav_|grid_|r|n)?lat(itude)?s?\d*"),
 }
-_PLANAR_NAMES = {
+PLANAR_NAMES = {
     "X": re.compile(r"x\d*|xc|i|ni|x_?coord(inate)?|projection_x_coordinate|easting|west_east"),
     "Y": re.compile(r"y\d*|yc|j|nj|y_?coord(inate)?|projection_y_coordinate|northing|south_north"),
 }
@@ -220,7 +220,7 @@ def is_degrees(obj: Labelled, coord: str, letter: str) -> bool:
     if units:
         return bool(_DEGREES.fullmatch(units))
     standard = str(attrs.get("standard_name", ""))
-    return standard.endswith(_CF_COORDINATE[letter]) or _named(coord, _GEOGRAPHIC_NAMES[letter])
+    return standard.endswith(_CF_COORDINATE[letter]) or _named(coord, GEOGRAPHIC_NAMES[letter])
 
 
 def metres_per_unit(obj: Labelled, coord: str) -> float:
@@ -250,8 +250,8 @@ def _search(obj: Labelled, letter: str) -> str:
     stages: list[Iterable[str]] = [
         axes.get(letter, []),
         coordinates.get(_CF_COORDINATE[letter], []),
-        [name for name in names if _named(name, _GEOGRAPHIC_NAMES[letter])],
-        [name for name in names if _named(name, _PLANAR_NAMES[letter])],
+        [name for name in names if _named(name, GEOGRAPHIC_NAMES[letter])],
+        [name for name in names if _named(name, PLANAR_NAMES[letter])],
     ]
     for stage in stages:
         dims = sorted({dim for name in stage if (dim := _dim_of(obj, name)) is not None})
@@ -288,7 +288,7 @@ def _coordinate_along(obj: Labelled, dim: str, letter: str, given: str | None) -
         *([dim] if dim in obj.coords else []),
         *obj.cf.coordinates.get(_CF_COORDINATE[letter], []),
         *obj.cf.axes.get(letter, []),
-        *[str(name) for name in obj.coords if _named(str(name), _GEOGRAPHIC_NAMES[letter])],
+        *[str(name) for name in obj.coords if _named(str(name), GEOGRAPHIC_NAMES[letter])],
     )
     along = [str(name) for name in marked if name in obj.coords and obj.coords[name].dims == (dim,)]
     for name in along:
@@ -310,7 +310,7 @@ def _curvilinear(obj: Labelled) -> list[str]:
     for letter, cf_name in _CF_COORDINATE.items():
         for name in obj.coords:
             marked = name in obj.cf.coordinates.get(cf_name, [])
-            named = marked or _named(str(name), _GEOGRAPHIC_NAMES[letter])
+            named = marked or _named(str(name), GEOGRAPHIC_NAMES[letter])
             if named and obj.coords[name].ndim == 2:
                 found.append(str(name))
     return found
