@@ -66,6 +66,7 @@ RESULTS = {
     "estimate": "Estimation",
     "estimate_time": "Time of an estimate",
     "likelihood": "Local and exact likelihood",
+    "mle": "Maximum of the exact likelihood",
     "published_sar": "Networks",
     "network_time": "Time of a network",
     "refine": "From the network to the likelihood",

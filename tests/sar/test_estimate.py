@@ -490,3 +490,13 @@ def test_one_replicate_is_read_by_the_network(monkeypatch, count, settings, torc
     monkeypatch.setattr(module, "has_module", lambda _: torch)
     lazy = xr.DataArray(np.zeros((count, 12, 14)), dims=("time", "lat", "lon")).chunk()
     assert estimate(lazy, **settings).attrs["xr_spde_method"] == method
+
+
+@pytest.mark.parametrize("method", ["whittle", "mle"])
+def test_a_replicate_without_data_counts_as_absent(regional, method):
+    fields = regional
+    parts = [fields[:2], fields[:1] * np.nan, fields[2:]]
+    with_empty = xr.concat(parts, "realization", join="override")
+    found, expected = (estimate(f, "realization", method=method) for f in (with_empty, fields))
+    for name in NAMES:
+        np.testing.assert_array_equal(found[name], expected[name])

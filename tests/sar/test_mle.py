@@ -280,3 +280,12 @@ def test_settings_of_the_likelihood_that_make_no_sense(stationary, settings, pro
 def test_comparisons_that_make_no_sense(stationary, structures):
     with pytest.raises(ValueError, match="structure"):
         compare_structures(stationary, structures=structures)
+
+
+def test_fields_smoother_than_the_model_are_told_of():
+    y, x = np.mgrid[0.0:1.0:24j, 0.0:1.0:24j]
+    rng = np.random.default_rng(0)
+    waves = [np.cos(np.pi * (i * y + j * x) + k) for i, j, k in rng.uniform(0, 1.5, (30, 3))]
+    smooth = np.tensordot(rng.standard_normal((8, 30)), np.array(waves), 1)
+    with pytest.warns(UserWarning, match="lower bound"):
+        estimate(xr.DataArray(smooth, dims=("realization", "y", "x")), method="mle")

@@ -22,9 +22,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from xr_spde._core.device import resolve_device
 from xr_spde._core.errors import ParameterError
 from xr_spde.fields.sar import tensor_weights
 from xr_spde.fields.stencil import OFFSETS, periodicity
+from xr_spde.solvers.card import array_module
 from xr_spde.solvers.grid_factor import GridFactor
 
 Float = NDArray[np.float64]
@@ -325,7 +327,12 @@ class ExactLikelihood:
 
     def _factor(self, matrix: sp.csc_array, *, reach: int) -> GridFactor:
         return GridFactor(
-            matrix, shape=self.shape, boundary=self.boundary, reach=reach, symmetric=reach == 2
+            matrix,
+            shape=self.shape,
+            boundary=self.boundary,
+            reach=reach,
+            symmetric=reach == 2,
+            xp=array_module(resolve_device()),
         )
 
     def _gram(self, stencil: Float, precision: Float) -> Float:

@@ -102,6 +102,8 @@ def advance(walk: Walk, member: Array, *, settings: Settings) -> Walk:
     Walk
     """
     replicate = settings.grid.to_canonical(member[0])
+    if np.isnan(replicate).all():
+        return walk  # absent, not a replicate that is all gaps
     half = walk.halves[walk.lags[0].count % 2]
     for sums in (*walk.lags, *half):
         sums.add(replicate)

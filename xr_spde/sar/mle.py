@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import SolverError
+from xr_spde._core.warn import warn
 from xr_spde.fields.exact import ExactLikelihood
 from xr_spde.fields.field import automatic_buffer
 from xr_spde.fields.sar import noise_gram
 from xr_spde.sar.climb import climb
 from xr_spde.sar.local import Local, LocalFit, LocalModel, jacobian_of, q_of
 from xr_spde.sar.patterns import make_positive
-from xr_spde.sar.whittle import LocalProblem
+from xr_spde.sar.whittle import LocalProblem, min_kappa2
 from xr_spde.solvers.strips import BandedFactor
 
 Float = NDArray[np.float64]
@@ -274,6 +275,7 @@ class ExactProblem:
         if uncertainty:
             self._scale = self._information_ratio()
         fit = local.result(uncertainty=uncertainty, scale=self._scale)
+        _warn_of_bound(fit, np.asarray(np.isfinite(self._members).any(axis=0)))
         found = ExactFit(
             **vars(fit),
             log_likelihood=self._log_likelihood(),
@@ -325,6 +327,18 @@ class ExactProblem:
             expected = float(z.ravel() @ (hessian @ z.ravel())) - prior
             ratio[p] = np.sqrt(np.clip(exact / expected, 0.01, 10.0))
         return np.outer(ratio, ratio)
+
+
+def _warn_of_bound(fit: LocalFit, seen: NDArray[np.bool_]) -> None:
+    """Say so where most of the maps rest on the lower bound."""
+    low = np.log(min_kappa2((seen.shape[0], seen.shape[1])))
+    share = float(np.mean(fit.log_kappa2[seen] < low + 0.05))
+    if share > 0.5:
+        warn(
+            f"kappa2 is at its lower bound in {100.0 * share:.0f} % of the cells: ranges beyond "
+            "what the grid can tell, or fields much smoother than the model at its scale; see "
+            'whether method="whittle", which chooses a spacing and patterns, describes them better'
+        )
 
 
 def least_squares(members: Float, design: Float) -> Float:
