@@ -115,8 +115,8 @@ def main() -> None:
     body = [
         machine(),
         table((*header, "1 sigma"), rows),
-        f"Fit of 30 replicates on {size}, standard errors included; {times['peak_mb']:.0f} MB at most "
-        "in the process:",
+        f"Fit of 30 replicates on {size}, standard errors included; at most "
+        f"{times['peak_mb']:.0f} MB in the process:",
         table(("method", "CPU s", "RMSE log kappa2", "RMSE rho"), second),
     ]
     command = "OMP_NUM_THREADS=1 python benchmarks/mle.py"
