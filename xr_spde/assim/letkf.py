@@ -1,0 +1,286 @@
+"""Local ensemble transform Kalman filter: an analysis of its own at every point.
+
+Point by point, with the observations near it and their weights ``rho_k`` by distance,
+
+    G = sum_k rho_k s_k s_k',   w = (I + G)^-1 sum_k rho_k d_k s_k,   T = (I + G)^-1/2,
+    E_a = mean + sum_j w_j X_j + sqrt(N - 1) T X,
+
+with ``s_k``, ``d_k`` from :mod:`xr_spde.assim.projection` and X the normalised anomalies. Points
+are taken together in stacks. What a point gets depends on its own observations alone, not on the
+points that it is computed with: results are the same bits for any chunks (on a processor).
+
+References
+----------
+Hunt, Kostelich, Szunyogh (2007), Physica D 230; Greybush et al. (2011), Mon. Weather Rev. 139,
+for localisation through the errors of observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xr_spde._core.errors import ParameterError
+from xr_spde._core.rng import Seed
+from xr_spde.assim.arrays import as_members, namespace, refuse_broken
+from xr_spde.assim.inflation import check_inflation, check_share
+from xr_spde.assim.localization import Neighbours, Places, check_radius, grid_step
+from xr_spde.assim.noise import ErrorModel
+from xr_spde.assim.projection import Projection, project
+from xr_spde.assim.roots import inverse_roots
+from xr_spde.assim.transforms import mean_preserving_rotation
+from xr_spde.solvers.threads import single_blas_thread
+
+Float = NDArray[np.float64]
+
+_POINTS = 1024  # points whose N x N matrices are held at once
+_STACK = 16  # points whose observations are gathered at once, to stay in cache
+
+
+def padded(count: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Numbers of observations rounded up, so that points can be stacked.
+
+    Parameters
+    ----------
+    count : ndarray of int
+        Observations near each point.
+
+    Returns
+    -------
+    ndarray of int
+        At most an eighth, or seven, larger. A function of each count alone: were it of the
+        largest one in a stack, sums would round differently in other chunks.
+    """
+    octave = np.floor(np.log2(np.maximum(count, 64))).astype(np.intp)
+    step = 2 ** (octave - 3)
+    return -(-count // step) * step
+
+
+class LocalFilter:
+    """An LETKF made ready with its observations, to be applied to any points.
+
+    Parameters
+    ----------
+    projection : Projection
+        Whitened observations and observed members.
+    neighbours : Neighbours
+        Which observations act on a point, and how much; `sites` in the order of the observations.
+    inflation : float, default 1
+        Factor >= 1 on analysed anomalies, everywhere.
+    rtpp, rtps : float, default 0
+        Shares of relaxation to prior perturbations and to prior spread, in [0, 1]; see
+        :mod:`xr_spde.assim.inflation`.
+    rotation : ndarray (N, N), optional
+        Orthogonal, with rows that sum to one; the same one at all points.
+
+    Raises
+    ------
+    ParameterError
+        If places and observations differ in number, or a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        projection: Projection,
+        neighbours: Neighbours,
+        *,
+        inflation: float = 1.0,
+        rtpp: float = 0.0,
+        rtps: float = 0.0,
+        rotation: Float | None = None,
+    ) -> None:
+        if len(neighbours.sites) != projection.count:
+            raise ParameterError(
+                f"{len(neighbours.sites)} places are given for {projection.count} observations "
+                "that have a value; leave out missing observations from both"
+            )
+        self.size, self._neighbours = projection.size, neighbours
+        self._inflation = check_inflation(inflation)
+        self._rtpp, self._rtps = check_share("rtpp", rtpp), check_share("rtps", rtps)
+        xp = self._xp = namespace(projection.anomalies)
+        # One observation per row, and a row of zeros for those that are not there.
+        self._rows = xp.zeros((projection.count + 1, self.size))
+        self._rows[:-1] = projection.anomalies.T
+        self._innovation = xp.zeros(projection.count + 1)
+        self._innovation[:-1] = projection.innovation
+        self._rotation = None if rotation is None else xp.asarray(rotation)
+
+    def __call__(self, ensemble: Any, points: Places) -> Any:
+        """Analyse an ensemble at points.
+
+        Parameters
+        ----------
+        ensemble : array (N, ..., n)
+            Members first, points last; what lies between (variables, levels) shares the weights
+            of its point. Values that are NaN in every member are land, and stay so.
+        points : Places (n)
+            In the geometry of the observations.
+
+        Returns
+        -------
+        array (N, ..., n)
+            Of the dtype of `ensemble`.
+
+        Raises
+        ------
+        ParameterError
+            For shapes that do not fit, or members that are NaN where others are not.
+        """
+        members = as_members("ensemble", ensemble)
+        if members.shape[0] != self.size or members.shape[-1] != len(points):
+            raise ParameterError(
+                f"ensemble has shape {members.shape}; expected {self.size} members first and "
+                f"{len(points)} points last"
+            )
+        xp = self._xp
+        prior = xp.asarray(members).reshape(self.size, -1, len(points))
+        result = xp.empty_like(prior)
+        with single_blas_thread():
+            for start in range(0, len(points), _POINTS):
+                part = slice(start, start + _POINTS)
+                block = prior[:, :, part]
+                if not bool(xp.isfinite(block).all()):
+                    refuse_broken("ensemble", block, what="value")
+                columns = xp.ascontiguousarray(block.transpose(2, 0, 1), dtype=np.float64)
+                analysed = self._analyse(columns, points[part], prior.dtype)
+                result[:, :, part] = analysed.transpose(1, 2, 0)
+        return result.reshape(members.shape)
+
+    def _analyse(self, columns: Any, points: Places, dtype: Any) -> Any:
+        """Analysis (n, N, v) of prior values (n, N, v), as accurate as `dtype` asks for."""
+        xp = self._xp
+        mean = columns.mean(axis=1, keepdims=True)
+        prior = columns - mean
+        posterior = prior.copy()
+        for which, gram, pull in self._local(points):
+            for some, roots in inverse_roots(gram, dtype=dtype):
+                chosen = xp.asarray(which[some])
+                weights = xp.matmul(roots, xp.matmul(roots, pull[xp.asarray(some)]))
+                anomalies = prior[chosen]
+                posterior[chosen] = xp.matmul(roots, anomalies)
+                weights *= (self.size - 1) ** -0.5
+                mean[chosen] += xp.matmul(weights.transpose(0, 2, 1), anomalies)
+        if self._rtpp:
+            posterior += self._rtpp * (prior - posterior)
+        if self._inflation != 1.0:
+            posterior *= self._inflation
+        if self._rotation is not None:
+            posterior = xp.matmul(self._rotation, posterior)
+        if self._rtps:
+            before, after = (
+                xp.sqrt((a * a).sum(axis=1, keepdims=True)) for a in (prior, posterior)
+            )
+            # A spread of zero stays zero.
+            posterior *= 1.0 + self._rtps * (before - after) / xp.where(after > 0, after, 1.0)
+        return posterior + mean
+
+    def _local(self, points: Places) -> Iterator[tuple[NDArray[np.intp], Any, Any]]:
+        """Points with as many observations, and their matrices (m, N, N) and vectors (m, N, 1)."""
+        xp = self._xp
+        first, near, weight = self._neighbours.of(points)
+        count = np.diff(first)
+        widths = padded(count)
+        share = np.append(weight, 0.0)
+        near = np.append(near, len(self._rows) - 1)
+        for width in np.unique(widths[widths > 0]):
+            which = np.flatnonzero(widths == width)
+            places = first[which][:, None] + np.arange(width)
+            places = np.where(np.arange(width) < count[which][:, None], places, near.size - 1)
+            gram = xp.empty((which.size, self.size, self.size))
+            pull = xp.empty((which.size, self.size, 1))
+            for start in range(0, which.size, _STACK):
+                part = slice(start, start + _STACK)
+                index, scale = xp.asarray(near[places[part]]), xp.asarray(share[places[part]])
+                rows = self._rows.take(index, axis=0)
+                weighted = (rows * scale[:, :, None]).transpose(0, 2, 1)
+                xp.matmul(weighted, rows, out=gram[part])
+                xp.matmul(weighted, self._innovation[index][:, :, None], out=pull[part])
+            yield which, gram, pull
+
+
+def letkf(
+    ensemble: Any,
+    observed: Any,
+    y: Any,
+    errors: ErrorModel | ArrayLike,
+    *,
+    points: Places,
+    sites: Places,
+    radius: float,
+    taper: str = "gaspari-cohn",
+    inflation: float = 1.0,
+    rtpp: float = 0.0,
+    rtps: float = 0.0,
+    rotate: bool = False,
+    seed: Seed = None,
+) -> Any:
+    """Analyse an ensemble with the local ensemble transform Kalman filter.
+
+    Parameters
+    ----------
+    ensemble : array (N, ..., n)
+        Members first, points last; what lies between shares the weights of its point.
+    observed : array (N, p)
+        Members as the observations would see them.
+    y : array (p,)
+        Observations; NaN where missing.
+    errors : ErrorModel, float or array (p,)
+        Errors of observation; numbers are variances.
+    points : Places (n)
+        Where the state is: see :func:`xr_spde.assim.localization.on_sphere`.
+    sites : Places (p)
+        Where the observations are, in the same geometry.
+    radius : float
+        Metres, from a point to where observations lose their last influence; infinite for none,
+        which gives the ETKF.
+    taper : {"gaspari-cohn", "boxcar"}, default "gaspari-cohn"
+        Weight by distance; see :class:`xr_spde.assim.localization.Neighbours`.
+    inflation : float, default 1
+        Factor >= 1 on analysed anomalies, everywhere.
+    rtpp, rtps : float, default 0
+        Relaxation to prior perturbations or to prior spread, in [0, 1]. Where observations are
+        uneven prefer ``rtps`` (0.5 to 0.95 in practice) to `inflation`: it acts only where an
+        analysis took spread away.
+    rotate : bool, default False
+        Rotate anomalies at random, mean and covariance kept, by the same rotation everywhere.
+    seed : int, SeedSequence or Generator, optional
+        Of the rotation.
+
+    Returns
+    -------
+    array (N, ..., n)
+        Analysed ensemble, of the dtype of `ensemble`.
+
+    Raises
+    ------
+    ParameterError
+        For shapes that do not fit, an ensemble of one, broken members, errors or settings out of
+        their range.
+
+    Warns
+    -----
+    UserWarning
+        If the radius is shorter than the step of the grid.
+    """
+    xp = namespace(observed)
+    present = xp.isfinite(xp.asarray(y))
+    projection = project(observed, y, errors)
+    if len(sites) == present.size:
+        from xr_spde.assim.arrays import to_host
+
+        sites = sites[to_host(present)]
+    if np.isfinite(check_radius(radius)):
+        check_radius(radius, grid_step(points))
+    rotation = mean_preserving_rotation(projection.size, seed) if rotate else None
+    local = LocalFilter(
+        projection,
+        Neighbours(sites, radius, taper=taper),
+        inflation=inflation,
+        rtpp=rtpp,
+        rtps=rtps,
+        rotation=rotation,
+    )
+    return local(ensemble, points)

@@ -1,0 +1,199 @@
+"""Inverse square roots of many small matrices at once, by products of matrices alone.
+
+The symmetric root ``(I + G)^-1/2`` of an ensemble filter is a smooth function of G, so no
+eigenvalues are needed: a chain of polynomials ``q`` with ``x q(x^2)`` close to one turns the
+spectrum, known to lie in [1, 1 + |G|], into ones (the coupled iteration of Higham, Functions of
+Matrices, 2008, chapter 6, with each q the best of its degree on what the step before left, as in
+Chen and Chow, 2014). Stacked products cost a third of stacked eigenproblems on a processor and far
+less on a graphics card, and the figures of one matrix do not depend on its neighbours in the stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_spde.assim.arrays import namespace, to_host
+
+Float = NDArray[np.float64]
+
+_ENOUGH = {"float64": 2e-16, "float32": 2e-8}
+_WIDEST_SINGLE = 14  # half octaves: to condition 128 single precision is as good as its data
+_WIDEST = 60  # half octaves: beyond condition 1e9 eigenvectors are as good
+_STACK = 16  # matrices at once: the five that are worked on stay in cache
+
+
+def _error(coefficients: Float, a: Float) -> Float:
+    return np.asarray(1.0 - np.sqrt(a) * np.polynomial.polynomial.polyval(a - 1.0, coefficients))
+
+
+def best_polynomial(low: float, high: float, degree: int) -> tuple[Float, float]:
+    """Polynomial q in ``t = a - 1`` with the least ``max |1 - sqrt(a) q|`` on an interval.
+
+    Parameters
+    ----------
+    low, high : float
+        Interval of a, 0 < low < high.
+    degree : int
+        Of q.
+
+    Returns
+    -------
+    coefficients : ndarray (degree + 1,)
+        Of powers of t, lowest first.
+    error : float
+        The maximum that was reached.
+
+    Notes
+    -----
+    Remez exchange; on short intervals around one, where it would be ill conditioned and gains
+    little, the series of ``(1 + t)^-1/2``.
+    """
+    reach = max(1.0 - low, high - 1.0)
+    if reach < 0.02:
+        series = np.cumprod([1.0, *(0.5 / k - 1.0 for k in range(1, degree + 2))])
+        return np.asarray(series[:-1]), float(abs(series[-1]) * reach ** (degree + 1)) * 1.1
+    share = 0.5 - 0.5 * np.cos(np.linspace(0.0, np.pi, 1001))  # dense at both ends
+    grid = np.union1d(low * (high / low) ** share, low + (high - low) * share)
+    picks = np.linspace(0, grid.size - 1, degree + 2).round().astype(int)
+    signs = (-1.0) ** np.arange(degree + 2)
+    for _ in range(30):
+        a = grid[picks]
+        powers = np.vander(a - 1.0, degree + 1, increasing=True) * np.sqrt(a)[:, None]
+        coefficients = np.linalg.solve(np.column_stack([powers, signs]), np.ones(a.size))[:-1]
+        left = _error(coefficients, grid)
+        # One extremum per stretch of equal sign: the alternating reference of the next round.
+        cuts = np.flatnonzero(np.diff(np.sign(left)) != 0) + 1
+        stretches = np.split(np.arange(grid.size), cuts)
+        peaks = np.array([piece[np.argmax(np.abs(left[piece]))] for piece in stretches])
+        if peaks.size != picks.size or np.array_equal(peaks, picks):
+            break
+        picks = peaks
+    return np.asarray(coefficients), float(np.abs(left).max()) * 1.0001
+
+
+@lru_cache(maxsize=128)
+def schedule(kind: int, dtype: str = "float64") -> tuple[Float, ...]:
+    """Polynomials that turn a spectrum in [2**(-kind / 2), 1] into ones.
+
+    Parameters
+    ----------
+    kind : int
+        Half octaves that the spectrum spans, > 0.
+    dtype : {"float64", "float32"}, default "float64"
+        Of the matrices: how close to one is close enough.
+
+    Returns
+    -------
+    tuple of ndarray
+        Coefficients in powers of ``a - 1``, one array per step, of degree 1, 2 or 4.
+    """
+    low, high, enough = 2.0 ** (-0.5 * kind), 1.0, _ENOUGH[dtype]
+    steps: list[Float] = []
+    while True:
+        tries = [best_polynomial(low, high, degree) for degree in (1, 2, 4)]
+        done = [coefficients for coefficients, error in tries if error <= enough]
+        if done:
+            return (*steps, done[0])
+        coefficients, error = tries[1]
+        after = (1.0 - error) ** 2, (1.0 + error) ** 2
+        if best_polynomial(*after, 4)[1] > enough:
+            coefficients, error = tries[2]
+        steps.append(coefficients)
+        low, high = (1.0 - error) ** 2, (1.0 + error) ** 2
+
+
+def _polynomial(xp: Any, t: Any, coefficients: Float, work: tuple[Any, ...]) -> Any:
+    """Return ``sum_k c_k t^k`` for degree 1, 2 or 4; t and `work` are overwritten."""
+    square, inner, result = work
+    c = [float(value) for value in coefficients]
+    if len(c) == 2:
+        xp.multiply(t, c[1], out=result)
+    else:
+        xp.matmul(t, t, out=square)
+        if len(c) == 5:  # (c4 t^2 + c3 t + c2) t^2 + c1 t + c0
+            xp.multiply(square, c[4], out=inner)
+            xp.multiply(t, c[3], out=result)
+            inner += result
+            _diagonal(inner)[...] += c[2]
+            xp.matmul(inner, square, out=result)
+        else:
+            xp.multiply(square, c[2], out=result)
+        t *= c[1]
+        result += t
+    _diagonal(result)[...] += c[0]
+    return result
+
+
+def _diagonal(stack: Any) -> Any:
+    """View of the diagonals (m, N) of a contiguous stack (m, N, N)."""
+    return stack.reshape(len(stack), -1)[:, :: stack.shape[-1] + 1]
+
+
+def _iterate(xp: Any, gram: Any, kind: int, work: Any) -> Any:
+    """``(I + gram)^-1/2`` for a stack whose eigenvalues of ``I + gram`` span `kind`."""
+    steps, scale = schedule(kind, work.dtype.name), 2.0 ** (-0.5 * kind)
+    y, z, t, spare, *rest = work[:, : len(gram)]
+    y[...] = gram * scale
+    _diagonal(y)[...] += scale
+    t[...] = y
+    for place, coefficients in enumerate(steps):
+        _diagonal(t)[...] -= 1.0
+        q = _polynomial(xp, t, coefficients, rest)
+        if place:
+            # This order of factors is the stable one: the other lets rounding errors grow.
+            xp.matmul(q, z, out=spare)
+            z, spare = spare, z
+        else:
+            z[...] = q
+        if place + 1 < len(steps):
+            xp.matmul(y, q, out=spare)
+            y, spare = spare, y
+            xp.matmul(z, y, out=t)
+    return z * scale**0.5
+
+
+def inverse_roots(gram: Any, *, dtype: Any = np.float64) -> Iterator[tuple[NDArray[np.intp], Any]]:
+    """Symmetric roots ``(I + G)^-1/2`` of a stack, those of a like spread of eigenvalues together.
+
+    Parameters
+    ----------
+    gram : array (m, N, N)
+        Symmetric, positive semi-definite, float64.
+    dtype : {float64, float32}, default float64
+        Of what the roots will multiply. Single precision is taken for float32 where ``1 + |G|``
+        is at most 128.
+
+    Yields
+    ------
+    which : ndarray of int (k,)
+        Numbers of matrices in the stack.
+    roots : array (k, N, N)
+        Accurate to some ``1e-15 (1 + |G|)^1/2``, or 1e-6 in single precision; float64 or float32.
+    """
+    xp = namespace(gram)
+    flat = gram.reshape(len(gram), -1)
+    norm = to_host(xp.sqrt((flat * flat).sum(axis=1)))
+    kinds = np.maximum(np.ceil(2.0 * np.log2(1.0 + norm)), 1.0).astype(int)
+    shape = (7, min(_STACK, len(gram)), *gram.shape[1:])
+    single, double = xp.empty(shape, dtype=dtype), xp.empty(shape)
+    for kind in np.unique(kinds):
+        same = np.flatnonzero(kinds == kind)
+        for start in range(0, same.size, _STACK):
+            which = same[start : start + _STACK]
+            chosen = gram[xp.asarray(which)]
+            if kind <= _WIDEST:
+                work = single if kind <= _WIDEST_SINGLE else double
+                yield which, _iterate(xp, chosen, int(kind), work)
+            else:
+                yield which, _by_eigen(xp, chosen)
+
+
+def _by_eigen(xp: Any, gram: Any) -> Any:
+    values, vectors = xp.linalg.eigh(gram)
+    scaled = vectors / xp.sqrt(1.0 + xp.maximum(values, 0.0))[:, None, :]
+    return xp.matmul(scaled, vectors.transpose(0, 2, 1))
