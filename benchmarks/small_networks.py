@@ -208,8 +208,10 @@ def size_table(results: list[dict[str, Any]]) -> str:
     return _machine.table(("network", "parameters", "options", "validation by rate"), rows)
 
 
-def count_table(results: list[dict[str, Any]], counts: list[int]) -> str:
-    """U-Nets for one number of replicates each, and the default network for any."""
+def count_table(
+    results: list[dict[str, Any]], counts: list[int], ready: dict[int, dict[str, Any]]
+) -> str:
+    """U-Nets for one number of replicates each, the default network for any, and as it comes."""
     rows = []
     for count in counts:
         for r in results:
@@ -217,6 +219,7 @@ def count_table(results: list[dict[str, Any]], counts: list[int]) -> str:
                 trained = r["job"].count or "any"
                 s = r["scores"][count]
                 rows.append([count, r["job"].name, trained, r["steps"], *figures(s)])
+        rows.append([count, "default network, as it comes", "any", None, *figures(ready[count])])
     header = ("M", "network", "trained for M", "steps", "RMSE", "MAE", "R2", "angle")
     return _machine.table(header, rows)
 
@@ -236,6 +239,7 @@ def options_of_run() -> argparse.Namespace:
     parser.add_argument("--fields", type=int, default=40, help="held-out fields")
     parser.add_argument("--whittle", type=int, default=6, help="fields for the likelihood")
     parser.add_argument("--data", default="benchmarks/.small", help="where fields are kept")
+    parser.add_argument("--name", default="small_networks", help="of the table")
     parser.add_argument("--quick", action="store_true", help="a few steps each, printed only")
     options = parser.parse_args()
     if options.quick:
@@ -276,13 +280,15 @@ def main() -> None:
             by_count += [best] * (name == "U-Net")
         by_count += finished(pool, more)
         table = main_table(results, untrained(pool, data, options.fields, few))
+        shipped = partial(published.run, pool, data=held, shape=SHAPE, method="net")
+        ready = {k: shipped(options.fields, count=k) for k in options.counts if by_count}
     written = [
         _machine.machine("torch"),
         f"{options.cases} fields to train on, {options.fields} held out; triples are "
         f"{', '.join(published.NAMES)}. {options.minutes:g} CPU minutes each, on one thread, "
         f'{options.jobs} at once; "times better" than the better window network.',
         table,
-        *(["Fewer replicates:", count_table(by_count, options.counts)] if by_count else []),
+        *(["Fewer replicates:", count_table(by_count, options.counts, ready)] if by_count else []),
         "Sizes, and the validation score (sum of relative errors) of the trials of learning rates:",
         size_table(results),
     ]
@@ -290,8 +296,13 @@ def main() -> None:
         f"OMP_NUM_THREADS=1 python benchmarks/small_networks.py --minutes {options.minutes:g} "
         f"--jobs {options.jobs} --cases {options.cases} --fields {options.fields}"
     )
+    if options.name != "small_networks":
+        chosen = " ".join(f'"{name}"' for name in options.networks)
+        listed = " ".join(map(str, options.counts))
+        command += f" --networks {chosen} --optimizers {' '.join(options.optimizers)}"
+        command += f" --counts {listed} --name {options.name}"
     title = "Networks in small, at equal budget"
-    _machine.write("small_networks", title, command, "\n\n".join(written), keep=not options.quick)
+    _machine.write(options.name, title, command, "\n\n".join(written), keep=not options.quick)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ RESULTS = {
     "network_time": "Time of a network",
     "refine": "From the network to the likelihood",
     "small_networks": "Networks in small",
+    "small_counts": "Fewer replicates",
     "learning": "Learning curves",
     "transfer": "Other sizes of grids",
     "emulate": "Emulation",
