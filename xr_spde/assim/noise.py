@@ -72,7 +72,10 @@ class IndependentErrors:
 
     def select(self, keep: Any) -> IndependentErrors:
         """Return the errors of some observations, given by a mask (p,) or indices."""
-        return IndependentErrors(self.variance[keep])
+        xp = namespace(self.variance)
+        return IndependentErrors(
+            self.variance[keep if isinstance(keep, slice) else xp.asarray(keep)]
+        )
 
 
 def as_errors(errors: ErrorModel | ArrayLike, count: int) -> ErrorModel:

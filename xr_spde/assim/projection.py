@@ -24,7 +24,7 @@ from xr_spde.solvers.threads import single_blas_thread
 
 Float = NDArray[np.float64]
 
-_BLOCK = 4096
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _present(
             f"none of the {y.size} observations has a value; without any there is no analysis"
         )
     centre = centre if centre is None else xp.asarray(centre)[keep]
-    return members[:, keep], y[keep], model.select(keep), centre
+    return members[:, keep], y[keep], model.select(to_host(keep)), centre
 
 
 def _whitened(xp: Any, members: Any, y: Any, model: ErrorModel, centre: Any) -> Projection:
@@ -165,7 +165,8 @@ def _whitened(xp: Any, members: Any, y: Any, model: ErrorModel, centre: Any) -> 
         block -= first  # what is summed is then of the size of the spread
         mean = block.mean(axis=0)
         block -= mean
+        block *= (size - 1) ** -0.5
         middle = first + mean if centre is None else xp.asarray(centre)[part]
-        anomalies[:, part] = one.whiten(block / np.sqrt(size - 1))
+        anomalies[:, part] = one.whiten(block)
         innovation[part] = one.whiten(y[part] - middle)
     return Projection(anomalies, innovation)
