@@ -232,9 +232,9 @@ def test_bad_observations_say_what_is_wrong():
         read(outside)
     assert 'unusable="drop"' in str(e.value)
     assert read(outside, unusable="drop").counts() == {"used": 1, "outside_grid": 2}
-    with pytest.raises(ParameterError, match=r"none of the 2 .*\(2 outside grid\)"):
+    with pytest.raises(ParameterError, match=r"none .*\(2 observations: 2 outside grid\)"):
         read(outside[1:], unusable="drop")
-    with pytest.raises(ParameterError, match=r"none of the 1 observations .*1 missing"):
+    with pytest.raises(ParameterError, match=r"none .*1 observations: 1 missing"):
         read(points([40.0], [5.0], np.nan))
     with pytest.raises(ParameterError, match="1 of 1 observations are infinite"):
         read(points([40.0], [5.0], np.inf))

@@ -14,7 +14,7 @@ from xr_spde._core.memory import check_memory
 from xr_spde.assim.arrays import as_real, namespace
 from xr_spde.assim.noise import ErrorModel, IndependentErrors
 
-__all__ = ["AlongTrack", "BlockErrors", "JoinedErrors", "log_determinant"]
+__all__ = ["AlongTrack", "BlockErrors", "JoinedErrors", "is_independent", "log_determinant"]
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -225,6 +225,23 @@ def guard_blocks(sizes: Sequence[int]) -> None:
         "observations each",
         remedy="Thin or superob the observations first, or part them into shorter tracks.",
     )
+
+
+def is_independent(errors: ErrorModel) -> bool:
+    """Whether errors are known to be independent of one another.
+
+    Parameters
+    ----------
+    errors : ErrorModel
+        Any.
+
+    Returns
+    -------
+    bool
+    """
+    if isinstance(errors, JoinedErrors):
+        return all(map(is_independent, errors.parts))
+    return isinstance(errors, IndependentErrors)
 
 
 def log_determinant(errors: ErrorModel) -> float:

@@ -22,18 +22,16 @@ from xr_spde.assim.rows import (
     window_rows,
     without_land,
 )
+from xr_spde.assim.status import STATUS, status_attrs, status_counts, summarised
 from xr_spde.labels.grid import Grid
 
-__all__ = ["OPERATORS", "STATUS", "Observations", "read_observations"]
+__all__ = ["OPERATORS", "Observations", "read_observations"]
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 OPERATORS = ("auto", "nearest", "bilinear")
 """Operators by name."""
-
-STATUS = ("used", "missing", "outside_grid", "on_land", "rejected", "thinned")
-"""What becomes of an observation; the place in this list is its flag."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,15 +155,13 @@ class Observations:
 
     def counts(self) -> dict[str, int]:
         """Count the observations by status; one that does not occur is left out."""
-        found = np.bincount(self.status, minlength=len(STATUS))
-        return {name: int(n) for name, n in zip(STATUS, found, strict=True) if n}
+        return status_counts(self.status)
 
     def summary(self) -> str:
         """Say in words what became of the observations."""
-        parts = [f"{n} {name.replace('_', ' ')}" for name, n in self.counts().items()]
         joined = int(np.count_nonzero(self.row >= 0))
         merged = f", joined into {self.size}" if joined != self.size else ""
-        return f"{self.status.size} observations: {', '.join(parts)}{merged}"
+        return summarised(self.status) + merged
 
     def report(self) -> xr.Dataset:
         """Say what became of every observation that was given.
@@ -176,14 +172,9 @@ class Observations:
             ``status``, a CF flag variable, and ``departure`` after quality control, with the
             dimensions and coordinates of the observations as they were given.
         """
-        attrs = {
-            "long_name": "what became of the observation",
-            "flag_values": np.arange(len(STATUS), dtype=np.int8),
-            "flag_meanings": " ".join(STATUS),
-        }
         shape = self.source.shape
         found = {"status": self.source.copy(data=self.status.reshape(shape))}
-        found["status"].attrs = attrs
+        found["status"].attrs = status_attrs()
         if self.departure is not None:
             found["departure"] = self.source.copy(data=self.departure.reshape(shape))
             found["departure"].attrs = {
@@ -371,11 +362,9 @@ def _footprint(at: Positions, footprint: Any) -> Any:
 
 def _refuse_none(flags: NDArray[np.int8]) -> None:
     if not (flags == 0).any():
-        counts = np.bincount(flags, minlength=len(STATUS))
-        found = [f"{n} {s.replace('_', ' ')}" for n, s in zip(counts, STATUS, strict=True) if n]
         raise ParameterError(
-            f"none of the {flags.size} observations can be used ({', '.join(found) or 'none given'}"
-            "); check their values, positions and units"
+            f"none of the observations can be used ({summarised(flags)}); check their values, "
+            "positions and units"
         )
 
 

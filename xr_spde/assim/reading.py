@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,61 @@ class Given:
     same_grid: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Gridded:
+    """Gridded observations that may have leading dimensions, such as time.
+
+    Attributes
+    ----------
+    values : DataArray (..., ny, nx)
+        With the horizontal dimensions renamed by `own_name`, and the labels of the leading ones.
+    template : DataArray (ny, nx)
+        Their grid, with zeros.
+    """
+
+    values: xr.DataArray
+    template: xr.DataArray
+
+
+def own_name(name: Hashable) -> str:
+    """Name of a dimension or coordinate of observations beside those of the fields."""
+    return str(name) if str(name).startswith("obs") else f"obs_{name}"
+
+
+def as_gridded(obs: Any, options: dict[str, Any]) -> Gridded | None:
+    """Part gridded observations from their grid, without reading their values.
+
+    Parameters
+    ----------
+    obs : DataArray, Dataset or anything else
+        Observations.
+    options : dict
+        ``value``, ``obs_x``, ``obs_y`` and ``obs_error``; where that is None, it is replaced by the
+        variable of the Dataset that holds the errors.
+
+    Returns
+    -------
+    Gridded or None
+        None for points and for what has been read already.
+    """
+    if not isinstance(obs, xr.DataArray | xr.Dataset):
+        return None
+    source = as_float(value_of(as_points(obs), options["value"]))
+    if source.ndim < 2:
+        return None
+    if options["obs_error"] is None:
+        options["obs_error"] = error_variable(obs, source)
+    dims = find_spatial(source, x=options["obs_x"], y=options["obs_y"])
+    source = source.transpose(..., *dims)
+    kept = [name for name, coord in source.coords.items() if set(coord.dims) <= set(dims)]
+    grid = {name: source.coords[name].variable for name in kept if source.coords[name].ndim}
+    zeros = np.zeros([source.sizes[dim] for dim in dims])
+    template = xr.DataArray(zeros, grid, dims, name=source.name, attrs=source.attrs)
+    lead = {dim: source.coords[dim] for dim in source.dims[:-2] if dim in source.coords}
+    renamed = (*source.dims[:-2], *map(own_name, dims))
+    return Gridded(xr.DataArray(source.data, lead, renamed), template)
+
+
 def read_values(
     obs: Labelled,
     grid: Grid,
@@ -92,7 +148,7 @@ def read_values(
             "Dataset, gridded with NaN or points with coordinates"
         )
     obj = as_points(obs)
-    source = as_float(_value(obj, value))
+    source = as_float(value_of(obj, value))
     try:
         given = (_points if source.ndim == 1 else _gridded)(obj, source, grid, x, y)
     except (AxisNotFoundError, GridError):
@@ -109,8 +165,25 @@ def read_values(
     return given
 
 
-def _value(obj: Labelled, value: str | None) -> xr.DataArray:
-    """Find the variable that was observed."""
+def value_of(obj: Labelled, value: str | None) -> xr.DataArray:
+    """Find the variable that was observed.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        Observations.
+    value : str, optional
+        Its name.
+
+    Returns
+    -------
+    DataArray
+
+    Raises
+    ------
+    ParameterError
+        None of that name, or several that may be it.
+    """
     if isinstance(obj, xr.DataArray):
         return obj
     if value is not None:
@@ -231,19 +304,42 @@ def read_error(obs_error: Any, given: Given, kept: Flag) -> ErrorModel:
     return track.errors(std, _steps(given, number)[kept], number[kept])
 
 
+def error_variable(obj: Labelled, source: xr.DataArray) -> xr.DataArray:
+    """Find the variable that holds the errors of the observations.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        Observations.
+    source : DataArray
+        Their values.
+
+    Returns
+    -------
+    DataArray
+        Standard deviations.
+
+    Raises
+    ------
+    ParameterError
+        None, or several that may be it.
+    """
+    names = [*_ERRORS, *(f"{source.name}{suffix}" for suffix in _SUFFIXES)]
+    known = [n for n in names if isinstance(obj, xr.Dataset) and n in obj]
+    if len(known) != 1:
+        what = f"both {known[0]!r} and {known[1]!r} may be it" if known else "none was found"
+        raise ParameterError(
+            f"the error of the observations is needed, and {what}; type for instance "
+            "obs_error=0.1, the standard deviation in the units of the observations"
+        )
+    return obj[known[0]]
+
+
 def _std(obs_error: Any, given: Given) -> Float:
     """Find the standard deviation of each observation that was given."""
     source = given.source
     if obs_error is None:
-        names = [*_ERRORS, *(f"{source.name}{suffix}" for suffix in _SUFFIXES)]
-        known = [n for n in names if isinstance(given.obj, xr.Dataset) and n in given.obj]
-        if len(known) != 1:
-            what = f"both {known[0]!r} and {known[1]!r} may be it" if known else "none was found"
-            raise ParameterError(
-                f"the error of the observations is needed, and {what}; type for instance "
-                "obs_error=0.1, the standard deviation in the units of the observations"
-            )
-        obs_error = given.obj[known[0]]
+        obs_error = error_variable(given.obj, source)
     if isinstance(obs_error, xr.DataArray):
         foreign = [str(dim) for dim in obs_error.dims if dim not in source.dims]
         if foreign:

@@ -233,11 +233,29 @@ class Posterior:
         """
         (ny, nx), (dy, dx) = self.model.shape, self.model.rim
         whole = y.reshape(-1, *self.model.padded_shape)
-        field = whole[:, dy : dy + ny, dx : dx + nx]
-        field = field * self.recipe.scale if self.recipe.scale is not None else field.copy()
+        return self._combined(whole[:, dy : dy + ny, dx : dx + nx], amplitudes)
+
+    def prior(self, noise: Float, amplitudes: Float) -> Float:
+        """Draw u from its prior.
+
+        Parameters
+        ----------
+        noise : ndarray (K, size)
+            White noise.
+        amplitudes : ndarray (K, m)
+            Of the patterns, standard normal.
+
+        Returns
+        -------
+        ndarray (K, ny, nx)
+        """
+        return self._combined(self.model.sample(noise), amplitudes)
+
+    def _combined(self, fields: Float, amplitudes: Float) -> Float:
+        scaled = fields * (1.0 if self.recipe.scale is None else self.recipe.scale)
         for k, pattern in enumerate(self.recipe.flat_patterns):
-            field += amplitudes[:, k, None, None] * pattern.reshape(ny, nx)
-        return field
+            scaled += amplitudes[:, k, None, None] * pattern.reshape(fields.shape[1:])
+        return scaled
 
     def variance(self) -> Float:
         """Posterior variance of u.
