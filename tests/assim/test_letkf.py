@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -59,9 +61,11 @@ def test_domain_localisation(globe):
     np.testing.assert_allclose(found[:, :, 40], expected, atol=1e-11)
 
 
+@pytest.mark.parametrize("variables", [1, 3])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_same_bits_for_any_chunks(globe, dtype):
+def test_same_bits_for_any_chunks(globe, dtype, variables):
     ensemble, observed, y, r, points, sites = globe
+    ensemble = ensemble[:, :variables]
     settings = {"rtps": 0.5, "inflation": 1.02, "rotate": True, "seed": 3, "radius": 3e6}
     cast = ensemble.astype(dtype)
     whole = letkf(cast, observed, y, r, points=points, sites=sites, **settings)
@@ -83,10 +87,50 @@ def test_same_bits_for_other_stacks(globe, monkeypatch):
     ensemble, observed, y, r, points, sites = globe
     arguments = {"points": points, "sites": sites, "radius": 3e6}
     whole = letkf(ensemble, observed, y, r, **arguments)
-    changes = [("letkf", "_POINTS", 50), ("letkf", "_STACK", 3), ("roots", "_STACK", 5)]
+    changes = [
+        ("letkf", "_POINTS", 50),
+        ("letkf", "_STACK", 3),
+        ("letkf", "_PAIRS", 100),
+        ("roots", "_STACK", 5),
+    ]
     for module, name, value in changes:
         monkeypatch.setattr(f"xr_spde.assim.{module}.{name}", value)
         np.testing.assert_array_equal(letkf(ensemble, observed, y, r, **arguments), whole)
+
+
+def test_in_another_process_with_the_observations_in_reach(globe):
+    ensemble, observed, y, r, points, sites = globe
+    projection, radius = project(observed, y, r), 3e6
+    whole = LocalFilter(projection, Neighbours(sites, radius))(ensemble, points)
+    part = slice(30, 50)
+    near = np.unique(Neighbours(sites, radius).of(points[part])[1])
+    assert near.size < y.size
+    sent = LocalFilter(projection.select(near), Neighbours(sites[near], radius))
+    found = pickle.loads(pickle.dumps(sent))(ensemble[:, :, part], points[part])
+    np.testing.assert_array_equal(found, whole[:, :, part])
+
+
+def test_statistics_of_the_innovations_around_points(globe):
+    _, observed, y, r, points, sites = globe
+    projection = project(observed, y, r)
+    everywhere = LocalFilter(projection, Neighbours(sites, np.inf)).innovations(points)
+    expected = projection.misfit, projection.spread, projection.count
+    for found, value in zip(everywhere, expected, strict=True):
+        np.testing.assert_allclose(found, value)
+    south = np.flatnonzero(sites.xyz[:, 2] < 0)
+    local = LocalFilter(projection, Neighbours(sites, 3e6))
+    pieces = [local.innovations(points[k : k + 17]) for k in range(0, len(points), 17)]
+    whole = local.innovations(points)
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), whole)
+    local = LocalFilter(projection.select(south), Neighbours(sites[south], 2e6))
+    misfit, spread, count = local.innovations(points)
+    north = points.xyz[:, 2] > 4e6
+    assert (misfit[north] == 0).all()
+    weight = gaspari_cohn(sites.along(np.linalg.norm(sites.xyz - points.xyz[60], axis=1)), 2e6)
+    weight[sites.xyz[:, 2] >= 0] = 0
+    assert count[60] == pytest.approx(weight.sum())
+    assert misfit[60] == pytest.approx(weight @ projection.innovation**2)
+    assert spread[60] == pytest.approx(weight @ (observed.var(axis=0, ddof=1) / r))
 
 
 def test_distant_observations_do_not_matter(globe):
@@ -126,6 +170,18 @@ def test_land_stays_land_and_missing_observations_are_left_out(globe):
     where = np.isfinite(found)
     assert where.sum() == found.size - 12 * 4
     np.testing.assert_array_equal(found[where], some[where])
+
+
+def test_bits_of_a_plain_ensemble_do_not_depend_on_chunks(globe):
+    ensemble, observed, y, r, points, sites = globe
+    members = ensemble[:, 0]
+    whole = letkf(members, observed, y, r, points=points, sites=sites, radius=3e6)
+    for k in range(0, len(points), 5):
+        found = letkf(
+            members[:, k : k + 1], observed, y, r,
+            points=points[k : k + 1], sites=sites, radius=3e6,
+        )  # fmt: skip
+        np.testing.assert_array_equal(found, whole[:, k : k + 1])
 
 
 def test_accurate_and_dense_observations():

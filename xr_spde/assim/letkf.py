@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.rng import Seed
-from xr_spde.assim.arrays import as_members, namespace, refuse_broken
+from xr_spde.assim.arrays import as_members, namespace, refuse_broken, to_host
 from xr_spde.assim.inflation import check_inflation, check_share
 from xr_spde.assim.localization import Neighbours, Places, check_radius, grid_step
 from xr_spde.assim.noise import ErrorModel
@@ -37,6 +37,7 @@ from xr_spde.solvers.threads import single_blas_thread
 Float = NDArray[np.float64]
 
 _POINTS = 1024  # points whose N x N matrices are held at once
+_PAIRS = 2**22  # points times observations near them, held at once
 _STACK = 16  # points whose observations are gathered at once, to stay in cache
 
 
@@ -100,7 +101,7 @@ class LocalFilter:
         self.size, self._neighbours = projection.size, neighbours
         self._inflation = check_inflation(inflation)
         self._rtpp, self._rtps = check_share("rtpp", rtpp), check_share("rtps", rtps)
-        xp = self._xp = namespace(projection.anomalies)
+        xp = namespace(projection.anomalies)
         # One observation per row, and a row of zeros for those that are not there.
         self._rows = xp.zeros((projection.count + 1, self.size))
         self._rows[:-1] = projection.anomalies.T
@@ -135,12 +136,15 @@ class LocalFilter:
                 f"ensemble has shape {members.shape}; expected {self.size} members first and "
                 f"{len(points)} points last"
             )
-        xp = self._xp
+        xp = namespace(self._rows)
         prior = xp.asarray(members).reshape(self.size, -1, len(points))
         result = xp.empty_like(prior)
         with single_blas_thread():
-            for start in range(0, len(points), _POINTS):
-                part = slice(start, start + _POINTS)
+            start = 0
+            while start < len(points):
+                crowd = self._neighbours.crowd(points[start : start + _POINTS])
+                part = slice(start, start + min(_POINTS, max(1, _PAIRS // crowd)))
+                start = part.stop
                 block = prior[:, :, part]
                 if not bool(xp.isfinite(block).all()):
                     refuse_broken("ensemble", block, what="value")
@@ -149,9 +153,34 @@ class LocalFilter:
                 result[:, :, part] = analysed.transpose(1, 2, 0)
         return result.reshape(members.shape)
 
+    def innovations(self, points: Places) -> tuple[Float, Float, Float]:
+        """Statistics of the observations around points, as adaptive inflation takes them.
+
+        Parameters
+        ----------
+        points : Places (n)
+            In the geometry of the observations.
+
+        Returns
+        -------
+        misfit, spread, count : ndarray (n,)
+            Sums, weighted by distance, of squared innovations in units of the errors, of the
+            variances of observed members in these units, and of ones; see
+            :meth:`xr_spde.assim.inflation.Adaptive.update`.
+        """
+        rows, departures = to_host(self._rows), to_host(self._innovation)
+        first, near, weight = self._neighbours.of(points)
+        sums = np.zeros((3, len(points)))
+        some = np.flatnonzero(np.diff(first))
+        if some.size:
+            spread = (rows * rows).sum(axis=1)[near]
+            values = np.stack([departures[near] ** 2, spread, np.ones(near.size)])
+            sums[:, some] = np.add.reduceat(weight * values, first[some], axis=1)
+        return sums[0], sums[1], sums[2]
+
     def _analyse(self, columns: Any, points: Places, dtype: Any) -> Any:
         """Analysis (n, N, v) of prior values (n, N, v), as accurate as `dtype` asks for."""
-        xp = self._xp
+        xp = namespace(self._rows)
         mean = columns.mean(axis=1, keepdims=True)
         prior = columns - mean
         posterior = prior.copy()
@@ -179,7 +208,7 @@ class LocalFilter:
 
     def _local(self, points: Places) -> Iterator[tuple[NDArray[np.intp], Any, Any]]:
         """Points with as many observations, and their matrices (m, N, N) and vectors (m, N, 1)."""
-        xp = self._xp
+        xp = namespace(self._rows)
         first, near, weight = self._neighbours.of(points)
         count = np.diff(first)
         widths = padded(count)
@@ -191,8 +220,9 @@ class LocalFilter:
             places = np.where(np.arange(width) < count[which][:, None], places, near.size - 1)
             gram = xp.empty((which.size, self.size, self.size))
             pull = xp.empty((which.size, self.size, 1))
-            for start in range(0, which.size, _STACK):
-                part = slice(start, start + _STACK)
+            step = max(1, min(_STACK, _PAIRS // (int(width) * self.size)))
+            for start in range(0, which.size, step):
+                part = slice(start, start + step)
                 index, scale = xp.asarray(near[places[part]]), xp.asarray(share[places[part]])
                 rows = self._rows.take(index, axis=0)
                 weighted = (rows * scale[:, :, None]).transpose(0, 2, 1)
@@ -265,13 +295,10 @@ def letkf(
     UserWarning
         If the radius is shorter than the step of the grid.
     """
-    xp = namespace(observed)
-    present = xp.isfinite(xp.asarray(y))
     projection = project(observed, y, errors)
+    present = np.isfinite(to_host(y))
     if len(sites) == present.size:
-        from xr_spde.assim.arrays import to_host
-
-        sites = sites[to_host(present)]
+        sites = sites[present]
     if np.isfinite(check_radius(radius)):
         check_radius(radius, grid_step(points))
     rotation = mean_preserving_rotation(projection.size, seed) if rotate else None

@@ -23,6 +23,7 @@ Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _SAMPLE = 500
+_FEW = 16
 
 
 def gaspari_cohn(distance: ArrayLike, radius: float) -> Float:
@@ -258,6 +259,15 @@ class Neighbours:
             raise unknown("taper", taper, TAPERS)
         self.sites, self.radius, self._taper = sites, check_radius(radius), TAPERS[taper]
         self._tree = cKDTree(sites.xyz) if np.isfinite(radius) else None
+        self._reach = sites.chord(self.radius) * (1.0 + 1e-12)
+
+    def crowd(self, points: Places) -> int:
+        """Largest number of observations, at least one, near any of a sample of points."""
+        if self._tree is None or not len(points):
+            return max(1, len(self.sites))
+        few = points.xyz[:: max(1, len(points) // _FEW)]
+        near = self._tree.query_ball_point(few, self._reach, return_length=True)
+        return max(1, int(np.max(near)))
 
     def of(self, points: Places) -> tuple[Index, Index, Float]:
         """Observations that act on points, in the order of the observations.
@@ -280,8 +290,8 @@ class Neighbours:
         if self._tree is None:
             first = np.arange(0, n * p + 1, p) if p else np.zeros(n + 1, dtype=np.intp)
             return first, np.tile(np.arange(p), n), np.ones(n * p)
-        reach = self.sites.chord(self.radius) * (1.0 + 1e-12)
-        found = cKDTree(points.xyz).sparse_distance_matrix(self._tree, reach, output_type="ndarray")
+        tree = cKDTree(points.xyz)
+        found = tree.sparse_distance_matrix(self._tree, self._reach, output_type="ndarray")
         found = found[np.argsort(found["i"] * p + found["j"], kind="stable")]
         weight = self._taper(self.sites.along(found["v"]), self.radius)
         kept = weight > 0.0

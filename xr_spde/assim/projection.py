@@ -52,6 +52,14 @@ class Projection:
         """Number of observations p that are there."""
         return int(self.anomalies.shape[1])
 
+    def select(self, which: Any) -> Projection:
+        """Keep some observations, given by a mask (p,), indices or a slice.
+
+        Exact for local filters, which use observations one by one; where errors are correlated,
+        what is kept was whitened with the observations before it.
+        """
+        return Projection(self.anomalies[:, which], self.innovation[which])
+
     @cached_property
     def gram(self) -> Float:
         """``G = S S'``, on the host."""
