@@ -21,7 +21,7 @@ from emulate import maps
 from xr_spde.fields.sar import operator
 
 GRIDS = ((192, 288), (512, 1024))
-ROUNDS = {GRIDS[0]: 5, GRIDS[1]: 3}
+ROUNDS = {GRIDS[0]: 5, GRIDS[1]: 1}
 MANY = 256
 Figures = dict[str, float | None]
 
