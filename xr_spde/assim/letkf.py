@@ -17,7 +17,6 @@ for localisation through the errors of observation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -184,14 +183,14 @@ class LocalFilter:
         mean = columns.mean(axis=1, keepdims=True)
         prior = columns - mean
         posterior = prior.copy()
-        for which, gram, pull in self._local(points):
-            for some, roots in inverse_roots(gram, dtype=dtype):
-                chosen = xp.asarray(which[some])
-                weights = xp.matmul(roots, xp.matmul(roots, pull[xp.asarray(some)]))
-                anomalies = prior[chosen]
-                posterior[chosen] = xp.matmul(roots, anomalies)
-                weights *= (self.size - 1) ** -0.5
-                mean[chosen] += xp.matmul(weights.transpose(0, 2, 1), anomalies)
+        which, gram, pull = self._local(points)
+        for some, roots in inverse_roots(gram, dtype=dtype):
+            chosen = xp.asarray(which[some])
+            weights = xp.matmul(roots, xp.matmul(roots, pull[xp.asarray(some)]))
+            anomalies = prior[chosen]
+            posterior[chosen] = xp.matmul(roots, anomalies)
+            weights *= (self.size - 1) ** -0.5
+            mean[chosen] += xp.matmul(weights.transpose(0, 2, 1), anomalies)
         if self._rtpp:
             posterior += self._rtpp * (prior - posterior)
         if self._inflation != 1.0:
@@ -206,29 +205,33 @@ class LocalFilter:
             posterior *= 1.0 + self._rtps * (before - after) / xp.where(after > 0, after, 1.0)
         return posterior + mean
 
-    def _local(self, points: Places) -> Iterator[tuple[NDArray[np.intp], Any, Any]]:
-        """Points with as many observations, and their matrices (m, N, N) and vectors (m, N, 1)."""
+    def _local(self, points: Places) -> tuple[NDArray[np.intp], Any, Any]:
+        """Points with observations (m,), and their matrices (m, N, N) and vectors (m, N, 1)."""
         xp = namespace(self._rows)
         first, near, weight = self._neighbours.of(points)
         count = np.diff(first)
         widths = padded(count)
-        share = np.append(weight, 0.0)
-        near = np.append(near, len(self._rows) - 1)
-        for width in np.unique(widths[widths > 0]):
-            which = np.flatnonzero(widths == width)
-            places = first[which][:, None] + np.arange(width)
-            places = np.where(np.arange(width) < count[which][:, None], places, near.size - 1)
-            gram = xp.empty((which.size, self.size, self.size))
-            pull = xp.empty((which.size, self.size, 1))
-            step = max(1, min(_STACK, _PAIRS // (int(width) * self.size)))
-            for start in range(0, which.size, step):
-                part = slice(start, start + step)
-                index, scale = xp.asarray(near[places[part]]), xp.asarray(share[places[part]])
-                rows = self._rows.take(index, axis=0)
-                weighted = (rows * scale[:, :, None]).transpose(0, 2, 1)
-                xp.matmul(weighted, rows, out=gram[part])
-                xp.matmul(weighted, self._innovation[index][:, :, None], out=pull[part])
-            yield which, gram, pull
+        near, weight = np.append(near, len(self._rows) - 1), np.append(weight, 0.0)
+        which = np.argsort(widths, kind="stable")
+        which = which[widths[which] > 0]
+        gram = xp.empty((which.size, self.size, self.size))
+        pull = xp.empty((which.size, self.size, 1))
+        start = 0
+        while start < which.size:
+            width = int(widths[which[start]])
+            step = max(1, min(_STACK, _PAIRS // (width * self.size)))
+            some = which[start : start + step]
+            some = some[widths[some] == width]
+            part = slice(start, start + some.size)
+            start = part.stop
+            places = first[some][:, None] + np.arange(width)
+            places = np.where(np.arange(width) < count[some][:, None], places, near.size - 1)
+            index, scale = xp.asarray(near[places]), xp.asarray(weight[places])
+            rows = self._rows.take(index, axis=0)
+            weighted = (rows * scale[:, :, None]).transpose(0, 2, 1)
+            xp.matmul(weighted, rows, out=gram[part])
+            xp.matmul(weighted, self._innovation[index][:, :, None], out=pull[part])
+        return which, gram, pull
 
 
 def letkf(

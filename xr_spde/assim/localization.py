@@ -292,7 +292,7 @@ class Neighbours:
             return first, np.tile(np.arange(p), n), np.ones(n * p)
         tree = cKDTree(points.xyz)
         found = tree.sparse_distance_matrix(self._tree, self._reach, output_type="ndarray")
-        found = found[np.argsort(found["i"] * p + found["j"], kind="stable")]
+        found = found[np.argsort(found["i"] * p + found["j"])]
         weight = self._taper(self.sites.along(found["v"]), self.radius)
         kept = weight > 0.0
         point, which = found["i"][kept], found["j"][kept]

@@ -24,7 +24,7 @@ Float = NDArray[np.float64]
 _ENOUGH = {"float64": 2e-16, "float32": 2e-8}
 _WIDEST_SINGLE = 14  # half octaves: to condition 128 single precision is as good as its data
 _WIDEST = 60  # half octaves: beyond condition 1e9 eigenvectors are as good
-_STACK = 16  # matrices at once: the five that are worked on stay in cache
+_STACK = 12  # matrices at once: the five that are worked on stay in cache
 
 
 def _error(coefficients: Float, a: Float) -> Float:
@@ -107,26 +107,25 @@ def schedule(kind: int, dtype: str = "float64") -> tuple[Float, ...]:
         low, high = (1.0 - error) ** 2, (1.0 + error) ** 2
 
 
-def _polynomial(xp: Any, t: Any, coefficients: Float, work: tuple[Any, ...]) -> Any:
-    """Return ``sum_k c_k t^k`` for degree 1, 2 or 4; t and `work` are overwritten."""
-    square, inner, result = work
+def _polynomial(xp: Any, t: Any, coefficients: Float, work: list[Any], out: Any) -> None:
+    """Put ``sum_k c_k t^k``, of degree 1, 2 or 4, into `out`; t and `work` are overwritten."""
+    square, inner = work
     c = [float(value) for value in coefficients]
     if len(c) == 2:
-        xp.multiply(t, c[1], out=result)
+        xp.multiply(t, c[1], out=out)
     else:
         xp.matmul(t, t, out=square)
         if len(c) == 5:  # (c4 t^2 + c3 t + c2) t^2 + c1 t + c0
             xp.multiply(square, c[4], out=inner)
-            xp.multiply(t, c[3], out=result)
-            inner += result
+            xp.multiply(t, c[3], out=out)
+            inner += out
             _diagonal(inner)[...] += c[2]
-            xp.matmul(inner, square, out=result)
+            xp.matmul(inner, square, out=out)
         else:
-            xp.multiply(square, c[2], out=result)
+            xp.multiply(square, c[2], out=out)
         t *= c[1]
-        result += t
-    _diagonal(result)[...] += c[0]
-    return result
+        out += t
+    _diagonal(out)[...] += c[0]
 
 
 def _diagonal(stack: Any) -> Any:
@@ -137,22 +136,24 @@ def _diagonal(stack: Any) -> Any:
 def _iterate(xp: Any, gram: Any, kind: int, work: Any) -> Any:
     """``(I + gram)^-1/2`` for a stack whose eigenvalues of ``I + gram`` span `kind`."""
     steps, scale = schedule(kind, work.dtype.name), 2.0 ** (-0.5 * kind)
-    y, z, t, spare, *rest = work[:, : len(gram)]
-    y[...] = gram * scale
+    y, z, t, q, spare, *rest = work[:, : len(gram)]
+    y[...] = gram
+    y *= scale
     _diagonal(y)[...] += scale
     t[...] = y
     for place, coefficients in enumerate(steps):
         _diagonal(t)[...] -= 1.0
-        q = _polynomial(xp, t, coefficients, rest)
+        _polynomial(xp, t, coefficients, rest, q)
+        if place + 1 < len(steps):
+            xp.matmul(y, q, out=spare)
+            y, spare = spare, y
         if place:
             # This order of factors is the stable one: the other lets rounding errors grow.
             xp.matmul(q, z, out=spare)
             z, spare = spare, z
         else:
-            z[...] = q
+            z, q = q, z
         if place + 1 < len(steps):
-            xp.matmul(y, q, out=spare)
-            y, spare = spare, y
             xp.matmul(z, y, out=t)
     return z * scale**0.5
 
@@ -176,9 +177,7 @@ def inverse_roots(gram: Any, *, dtype: Any = np.float64) -> Iterator[tuple[NDArr
         Accurate to some ``1e-15 (1 + |G|)^1/2``, or 1e-6 in single precision; float64 or float32.
     """
     xp = namespace(gram)
-    flat = gram.reshape(len(gram), -1)
-    norm = to_host(xp.sqrt((flat * flat).sum(axis=1)))
-    kinds = np.maximum(np.ceil(2.0 * np.log2(1.0 + norm)), 1.0).astype(int)
+    kinds = _kinds(xp, gram)
     shape = (7, min(_STACK, len(gram)), *gram.shape[1:])
     single, double = xp.empty(shape, dtype=dtype), xp.empty(shape)
     for kind in np.unique(kinds):
@@ -191,6 +190,16 @@ def inverse_roots(gram: Any, *, dtype: Any = np.float64) -> Iterator[tuple[NDArr
                 yield which, _iterate(xp, chosen, int(kind), work)
             else:
                 yield which, _by_eigen(xp, chosen)
+
+
+def _kinds(xp: Any, gram: Any) -> NDArray[np.intp]:
+    """Half octaves up to ``1 + |G|``, in the norm of Frobenius, which no eigenvalue exceeds."""
+    flat = gram.reshape(len(gram), gram.shape[1] * gram.shape[2])
+    norm = np.empty(len(gram))
+    for start in range(0, len(gram), _STACK):
+        part = slice(start, start + _STACK)
+        norm[part] = to_host((flat[part] * flat[part]).sum(axis=1))
+    return np.maximum(np.ceil(2.0 * np.log2(1.0 + np.sqrt(norm))), 1.0).astype(np.intp)
 
 
 def _by_eigen(xp: Any, gram: Any) -> Any:
