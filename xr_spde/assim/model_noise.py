@@ -42,7 +42,8 @@ def add_noise(
     how : {"deterministic", "sampled"}, default "deterministic"
         Into the square root, as ETKF-Q does, or drawn for each member.
     seed : int, SeedSequence or Generator, optional
-        Of sampled noise; each member has a stream of its own.
+        Of sampled noise; each member has a stream of its own, other than that of its perturbed
+        observations.
 
     Returns
     -------
@@ -89,7 +90,7 @@ def _sampled(xp: Any, members: Any, noise: Any, seed: Seed) -> Any:
     width = noise.shape[1] if noise.ndim == 2 else members.shape[1]
     result = members.copy()
     for member in range(members.shape[0]):
-        drawn = xp.asarray(member_generator(entropy, member).standard_normal(width))
+        drawn = xp.asarray(member_generator(entropy, member, 2).standard_normal(width))
         result[member] += noise @ drawn if noise.ndim == 2 else xp.sqrt(noise) * drawn
     return result
 
