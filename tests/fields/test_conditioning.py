@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_spde.errors import ParameterError, SolverError, UnknownNameError
+import xr_spde
+from xr_spde.errors import MemoryGuardError, ParameterError, SolverError, UnknownNameError
 from xr_spde.fields.conditioning import Conditioning
 from xr_spde.fields.field import GaussianField
 from xr_spde.fields.posterior import Posterior, posterior
@@ -176,6 +177,16 @@ def test_what_does_not_fit_says_so():
             Conditioning(**(parts | change))
     with pytest.raises(UnknownNameError, match="unknown route 'dual'"):
         Conditioning(**(parts | {"route": "dual"}))
+
+
+def test_a_border_that_does_not_fit_is_refused_before_it_is_made():
+    recipe = setting(0, "plane", "covariance")
+    posterior(recipe)  # the factors are there already
+    with (
+        xr_spde.set_options(memory_limit=32 * 16**2),
+        pytest.raises(MemoryGuardError, match="15 observations that need a column each"),
+    ):
+        Posterior(recipe)
 
 
 def test_a_singular_precision_names_the_other_route():

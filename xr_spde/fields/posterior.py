@@ -30,6 +30,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import SolverError
+from xr_spde._core.memory import check_memory
 from xr_spde.fields import moments
 from xr_spde.fields.conditioning import REACH, Conditioning
 from xr_spde.solvers.cache import FACTORS
@@ -82,21 +83,31 @@ class Posterior:
         rows = recipe.padded_rows
         self._g, self._g_far = rows[self._near], rows[self._far]
         self._weight = 1.0 / np.asarray(recipe.errors.variance)[self._near]
-        self._far_errors = recipe.errors.select(~near) if self._far.size else None
         self._b: Any = self.model.matrix() if near.any() else None
         self._factor = self._factorise() if near.any() else None
         # columns of the border: patterns as the near observations see them, then far observations
         self._by_near = self._weight[:, None] * recipe.loads[self._near]
-        self._by_far = (
-            np.zeros((0, 0))
-            if self._far_errors is None
-            else np.asarray(self._far_errors.whiten(np.eye(self._far.size)))
-        )
+        self._guard()
+        self._by_far = sp.csr_array((0, 0))
+        if self._far.size:
+            root = recipe.errors.select(~near).whiten(np.eye(self._far.size))
+            self._by_far = sp.csr_array(np.asarray(root))
+        self._root = sp.csr_array(self._by_far.T)
         LOGGER.info(
             "%d observations: %d in the sparse precision, %d by columns, %d patterns",
             *(recipe.size, self._near.size, self._far.size, recipe.loads.shape[1]),
         )
         self._values, self._vectors = np.linalg.eigh(self._bordered())
+
+    def _guard(self) -> None:
+        """Refuse a border that would not fit in memory."""
+        border = self.modes + self._far.size
+        check_memory(
+            32.0 * border**2,
+            what=f"conditioning on {self._far.size} observations that need a column each",
+            remedy="Observations of cells at most two apart with independent errors need none with "
+            'route="auto"; thin or join the others, or use an ensemble method.',
+        )
 
     def _factorise(self) -> GridFactor:
         """Factorise K."""
@@ -115,7 +126,7 @@ class Posterior:
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         held = 0 if self._factor is None else self._factor.nbytes
-        return held + self._vectors.nbytes + self._by_near.nbytes + self._by_far.nbytes
+        return held + self._vectors.nbytes + self._by_near.nbytes + 24 * self._by_far.nnz
 
     @property
     def modes(self) -> int:
@@ -146,12 +157,12 @@ class Posterior:
     def _border(self, y: Float) -> Float:
         """``X' y`` (r, k)."""
         patterns = _columns(self._by_near.T, self._g @ y)
-        return np.concatenate([patterns, _columns(self._by_far.T, self._g_far @ y)])
+        return np.concatenate([patterns, np.asarray(self._root @ (self._g_far @ y))])
 
     def _columns_of_x(self, turn: Float) -> Float:
         """``X turn`` for turn (r, k)."""
-        near, far = self._by_near @ turn[: self.modes], self._by_far @ turn[self.modes :]
-        return self._spread(near, far)
+        near = self._by_near @ turn[: self.modes]
+        return self._spread(near, np.asarray(self._by_far @ turn[self.modes :]))
 
     def _bordered(self) -> Float:
         """Compute the dense matrix M (r, r)."""
@@ -160,7 +171,7 @@ class Posterior:
         loads = self.recipe.loads
         matrix[:m, :m] = np.eye(m) + loads[self._near].T @ self._by_near
         matrix[m:, m:] = -np.eye(r - m)
-        matrix[m:, :m] = self._by_far.T @ loads[self._far]
+        matrix[m:, :m] = np.asarray(self._root @ loads[self._far])
         matrix[:m, m:] = matrix[m:, :m].T
         for start in range(0, r, _COLUMNS):
             part = slice(start, min(start + _COLUMNS, r))
@@ -191,14 +202,14 @@ class Posterior:
             y = self._solve(self._spread(near, far))
         amplitudes = np.zeros((self.modes, len(rows)))
         if self._values.size:
-            white = _columns(self._by_far.T, rows[:, self._far].T)
+            white = np.asarray(self._root @ rows[:, self._far].T)
             seen = _columns(self.recipe.loads[self._near].T, near)
             right = np.concatenate([seen, white])
             turned = _columns(self._vectors.T, right - self._border(y))
             c = _columns(self._vectors, turned / self._values[:, None])
             amplitudes = c[: self.modes]
             near = near - _columns(self._by_near, amplitudes)
-            far = -_columns(self._by_far, c[self.modes :])
+            far = -np.asarray(self._by_far @ c[self.modes :])
             y = self._solve(self._spread(near, far))
         return y.T, amplitudes.T
 
