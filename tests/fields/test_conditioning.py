@@ -189,6 +189,12 @@ def test_a_border_that_does_not_fit_is_refused_before_it_is_made():
         Posterior(recipe)
 
 
+def test_many_columns_are_said_to_take_long(monkeypatch):
+    monkeypatch.setattr("xr_spde.fields.posterior.MANY_COLUMNS", 10)
+    with pytest.warns(UserWarning, match="15 of 15 observations take a column each"):
+        Posterior(setting(0, "plane", "covariance"))
+
+
 def test_a_singular_precision_names_the_other_route():
     maps = np.full(SHAPE, 1e-14), np.ones(SHAPE), np.zeros(SHAPE)
     errors = DenseErrors(np.eye(15) * 1e20)

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import SolverError
 from xr_spde._core.memory import check_memory
+from xr_spde._core.warn import warn
 from xr_spde.fields import moments
 from xr_spde.fields.conditioning import REACH, Conditioning
 from xr_spde.solvers.cache import FACTORS
@@ -40,6 +41,9 @@ from xr_spde.solvers.grid_factor import GridFactor
 __all__ = ["Posterior", "posterior"]
 
 Float = NDArray[np.float64]
+
+MANY_COLUMNS = 2000
+"""Observations by columns from which a warning says that they take long."""
 
 _COLUMNS = 64
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -108,6 +112,13 @@ class Posterior:
             remedy="Observations of cells at most two apart with independent errors need none with "
             'route="auto"; thin or join the others, or use an ensemble method.',
         )
+        if self._far.size > MANY_COLUMNS:
+            warn(
+                f"{self._far.size} of {self.recipe.size} observations take a column each, because "
+                f"their cells are more than {REACH} apart or their errors correlated: expect "
+                "minutes, growing with the cube of their number; smaller footprints, superobs of "
+                "one cell or independent errors take the sparse precision instead"
+            )
 
     def _factorise(self) -> GridFactor:
         """Factorise K."""
