@@ -54,6 +54,11 @@ def test_bilinear_functions_are_reproduced():
     np.testing.assert_allclose(grid.basis() @ (rows * columns).ravel(), (y * x).ravel(), atol=1e-10)
 
 
+def test_a_difference_has_two_ends_on_small_lattices_too(grid):
+    np.testing.assert_array_equal(np.diff(grid.differences.indptr), 2)
+    assert set(grid.differences.data) == {-1.0, 1.0}
+
+
 def test_columns_wrap_around():
     grid = NodeGrid.cover((10, 24), spacing=4.0, periodic=True)
     rng = np.random.default_rng(0)

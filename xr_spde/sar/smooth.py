@@ -64,9 +64,10 @@ class NodeGrid:
         ny, nx = shape
         ky = max(2, round((ny - 1) / spacing) + 1)
         kx = max(4, round(nx / spacing)) if periodic else max(2, round((nx - 1) / spacing) + 1)
+        # without format= a small factor is filled up with stored zeros
         along = (
-            sp.kron(_differences(ky, False), sp.eye_array(kx)),
-            sp.kron(sp.eye_array(ky), _differences(kx, periodic)),
+            sp.kron(_differences(ky, False), sp.eye_array(kx), format="csr"),
+            sp.kron(sp.eye_array(ky), _differences(kx, periodic), format="csr"),
         )
         differences = sp.csr_array(sp.vstack(along))
         membrane = sp.csr_array(differences.T @ differences)
