@@ -97,6 +97,12 @@ def test_written_by_hand():
     assert all(da.dtype == float for da in checked.values())
 
 
+def test_a_leading_dimension_may_be_called_mode():
+    values = (("mode", "y", "x"), np.ones((2, 4, 5)))
+    params = xr.Dataset(dict.fromkeys(("kappa2", "rho", "theta"), values))
+    assert validate_parameters(params).kappa2.dims == ("mode", "y", "x")
+
+
 def test_leading_dimensions_come_first_and_stay_lazy():
     params = dataset().expand_dims(season=["w", "s"], axis=2).chunk({"season": 1})
     params["mean"] = params["kappa2"].isel(season=0, drop=True)

@@ -64,3 +64,26 @@ def test_nothing_observed_and_too_much_missing():
         pytest.raises(MemoryGuardError, match="integrating out 660 cells without data"),
     ):
         log_density(model, fields)
+
+
+@pytest.mark.parametrize(("boundary", "buffer"), [("plane", 0), ("cylinder", 0), ("cylinder", 3)])
+def test_noise_beside_gaps_and_patterns(boundary, buffer):
+    model = model_of(boundary, buffer)
+    rng = np.random.default_rng(3)
+    fields, patterns = rng.standard_normal((3, *SHAPE)), rng.standard_normal((2, *SHAPE))
+    fields[1:, 4, 4:8] = np.nan
+    scale = rng.uniform(0.5, 2.0, SHAPE)
+    scale[2, 3] = 0.0
+    unit = np.linalg.inv(model.matrix().toarray())
+    rows = np.s_[buffer : buffer + SHAPE[0]]
+    inner = (unit @ unit.T).reshape(*model.padded_shape, *model.padded_shape)[rows, :, rows]
+    whole = scale.ravel()[:, None] * inner.reshape(fields[0].size, -1) * scale.ravel()
+    flat = patterns.reshape(2, -1)
+    whole += flat.T @ flat + 0.3 * np.eye(len(whole))
+    expected = []
+    for field in fields:
+        seen = np.isfinite(field).ravel()
+        law = multivariate_normal(cov=whole[np.ix_(seen, seen)])
+        expected.append(law.logpdf(field.ravel()[seen]))
+    found = log_density(model, fields, scale, patterns, noise=0.3)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)

@@ -1,8 +1,8 @@
 """The parameter Dataset: built, described and checked in one place.
 
 Variables on (..., Y, X): ``kappa2``, ``rho``, ``theta``, optionally ``mean`` and ``std`` of the
-replicates, ``*_stderr`` and large-scale ``patterns`` on (..., mode, Y, X). NaN in all three
-parameters at a grid point is land.
+replicates, ``*_stderr`` and large-scale ``patterns`` on (..., mode, Y, X), and the variance
+``nugget`` (...) of the observations' noise. NaN in all three parameters at a grid point is land.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ PARAMETERS = ("kappa2", "rho", "theta")
 MOMENTS = ("mean", "std")
 STDERR = "_stderr"
 PATTERNS = "patterns"
+NUGGET = "nugget"
 MODE = "mode"
 
 _RHO_TOLERANCE = 1e-6
@@ -98,7 +99,7 @@ def parameter_attrs(
         return derived_attrs(source or {}, long_name=f"large-scale patterns of {what}")
     if base in _NUMBERS:
         return {"long_name": _NUMBERS[base], "units": "1"}
-    if base == "nugget":
+    if base == NUGGET:
         what = str((source or {}).get("long_name", "field"))
         units = (source or {}).get("units")
         squared = {} if units is None else {"units": "1" if units == "1" else f"({units})^2"}
@@ -207,7 +208,7 @@ def validate_parameters(
         )
     _require(params.data_vars)
     _check_identity(params)
-    names = (*PARAMETERS, *MOMENTS, PATTERNS)
+    names = (*PARAMETERS, *MOMENTS, PATTERNS, NUGGET)
     known = [n for n in params.data_vars if str(n).removesuffix(STDERR) in names]
     floats = {str(name): as_float(params[name]) for name in known}
     floats.update(zip(PARAMETERS, xr.broadcast(*(floats[n] for n in PARAMETERS)), strict=True))
@@ -224,14 +225,19 @@ def validate_parameters(
         floats = {name: da.drop_vars(MODE, errors="ignore") for name, da in floats.items()}
         floats[PATTERNS] = floats[PATTERNS].expand_dims(MODE)
     for name, da in floats.items():
-        allowed = (*core.dims, MODE) if name == PATTERNS else core.dims
+        allowed = {PATTERNS: (*core.dims, MODE), NUGGET: leading}.get(name, core.dims)
         extra = [dim for dim in da.dims if dim not in allowed]
+        if extra and name == NUGGET and set(extra) <= set(core.dims):
+            raise SchemaError(
+                f"'nugget' has the dimension{'s' if len(extra) > 1 else ''} {_listed(extra)}; one "
+                "variance for all cells is expected; average it"
+            )
         if extra:
             raise SchemaError(
                 f"{name!r} has the dimension{'s' if len(extra) > 1 else ''} {_listed(extra)}, "
                 f"which kappa2, rho and theta ({_listed(core.dims)}) lack; select along it first"
             )
-    order = (*leading, MODE, y_dim, x_dim)
+    order = (*[dim for dim in leading if dim != MODE], MODE, y_dim, x_dim)
     ordered = {
         name: da.transpose(*[d for d in order if d in da.dims]) for name, da in floats.items()
     }

@@ -13,6 +13,9 @@ are known cut off from their neighbours.
 Patterns ``P`` with standard normal amplitudes add ``P P'`` to the covariance. With ``r`` and ``W``
 the whitened field and patterns, the quadratic form becomes ``r'r - r'W (I + W'W)^-1 W'r`` and the
 log-density loses ``log|I + W'W| / 2`` (Woodbury).
+
+Observations ``z = S y_o + noise`` of variance t take ``P = Q + S^2 / t`` in place of ``Q_mm``: with
+the posterior mean ``y = P^-1 S z / t`` the quadratic form is ``|z - S y|^2 / t + ||B y||^2``.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ def log_density(
     scale: Float | None = None,
     patterns: Float | None = None,
     method: str = "auto",
+    noise: float = 0.0,
 ) -> Float:
     """Log-density of each field, of mean zero, under the model.
 
@@ -59,11 +63,13 @@ def log_density(
     fields : ndarray (M, ny, nx)
         Canonical; each is ``scale * y``, plus patterns; NaN is missing.
     scale : ndarray (ny, nx), optional
-        Positive factor between ``y`` and the field.
+        Factor between ``y`` and the field: positive, or with noise at least zero.
     patterns : ndarray (K, ny, nx), optional
         Large-scale patterns, in the units of the fields.
     method : {"auto", "exact", "windows"}, default "auto"
         Of ``log|det B|``, see :func:`xr_spde.fields.moments.log_determinant`.
+    noise : float, optional
+        Variance of independent noise in the fields.
 
     Returns
     -------
@@ -72,14 +78,16 @@ def log_density(
     """
     count = fields.shape[0]
     shapes = np.zeros((0, *model.shape)) if patterns is None else patterns
-    flat = (fields if scale is None else fields / scale).reshape(count, -1)
-    modes = (shapes if scale is None else shapes / scale).reshape(len(shapes), flat.shape[1])
+    cells = math.prod(model.shape)
+    factors = np.ones(cells) if scale is None else scale.ravel()
+    flat, modes = fields.reshape(count, cells), shapes.reshape(len(shapes), cells)
+    if noise == 0.0:
+        flat, modes = flat / factors, modes / factors
     observed = np.isfinite(flat)
     _, first, pattern = np.unique(
         np.packbits(observed, axis=1), axis=0, return_index=True, return_inverse=True
     )
     matrix = model.matrix()
-    logs = None if scale is None else np.log(scale).ravel()
     result = np.empty(count)
     for number, row in enumerate(first):
         here = np.flatnonzero(pattern.ravel() == number)
@@ -87,46 +95,77 @@ def log_density(
         if not seen.any():
             result[here] = 0.0
             continue
-        constant, quadratic = _same_gaps(
-            model, matrix, seen, flat[np.ix_(here, seen)], modes[:, seen]
-        )
+        values = np.vstack([flat[np.ix_(here, seen)], modes[:, seen]]).T
+        if noise == 0.0:
+            constant, white = _same_gaps(model, matrix, seen, values)
+            constant -= float(np.log(factors[seen]).sum())
+        else:
+            constant, white = _same_noise(model, matrix, seen, values, factors[seen], noise)
+        constant -= 0.5 * int(seen.sum()) * math.log(2.0 * math.pi)
+        lost, quadratic = _without_patterns(white[:, : here.size], white[:, here.size :])
+        constant += float(log_determinant(model, method).value) - lost
         result[here] = constant - 0.5 * quadratic
-        result[here] += float(log_determinant(model, method).value)
-        if logs is not None:
-            result[here] -= logs[seen].sum()
     return result
 
 
+def _padded_nodes(model: GaussianField, seen: NDArray[np.bool_]) -> tuple[Index, Index]:
+    """Numbers, on the padded grid, of the nodes that are observed, and of the others."""
+    (dy, dx), (ny, nx) = model.rim, model.shape
+    inside = np.zeros(model.padded_shape, dtype=bool)
+    inside[dy : dy + ny, dx : dx + nx] = seen.reshape(ny, nx)
+    return np.flatnonzero(inside), np.flatnonzero(~inside)
+
+
 def _same_gaps(
+    model: GaussianField, matrix: sp.csc_array, seen: NDArray[np.bool_], values: Float
+) -> tuple[float, Float]:
+    """Logarithm of what gaps add to ``|det B|``, and whitened values (n_o, K)."""
+    given, gaps = _padded_nodes(model, seen)
+    white = matrix[:, given] @ values
+    if not gaps.size:
+        return 0.0, white
+    block = matrix[:, gaps]
+    held = _gap_factor(model, block, gaps)
+    return -0.5 * held.logdet(), white - block @ held.solve(block.T @ white)
+
+
+def _same_noise(
     model: GaussianField,
     matrix: sp.csc_array,
     seen: NDArray[np.bool_],
     values: Float,
-    modes: Float,
+    factors: Float,
+    noise: float,
 ) -> tuple[float, Float]:
-    """Constant without ``log|det B|`` and quadratic form of fields that share their gaps.
+    """As `_same_gaps`, for observations with noise."""
+    given, _ = _padded_nodes(model, seen)
+    known = np.zeros(model.size)
+    known[given] = factors**2 / noise
 
-    Values are (M, n_o) and modes (K, n_o).
-    """
-    (dy, dx), (ny, nx) = model.rim, model.shape
-    inside = np.zeros(model.padded_shape, dtype=bool)
-    inside[dy : dy + ny, dx : dx + nx] = seen.reshape(ny, nx)
-    given, gaps = np.flatnonzero(inside), np.flatnonzero(~inside)
-    residual = matrix[:, given] @ np.vstack([values, modes]).T
-    constant = -0.5 * given.size * math.log(2.0 * math.pi)
-    if gaps.size:
-        block = matrix[:, gaps]
-        held = _gap_factor(model, block, gaps)
-        residual = residual - block @ held.solve(block.T @ residual)
-        constant -= 0.5 * held.logdet()
-    white, shapes = residual[:, : len(values)], residual[:, len(values) :]
+    def build() -> GridFactor:
+        posterior = sp.csc_array(matrix.T @ matrix + sp.diags_array(known))
+        shape, boundary = model.padded_shape, model.boundary
+        return GridFactor(posterior, shape=shape, boundary=boundary, reach=2, symmetric=True)
+
+    digest = hashlib.blake2b(known.tobytes(), digest_size=20).hexdigest()
+    held = FACTORS.get(("noise", model.key, digest), build)
+    right = np.zeros((model.size, values.shape[1]))
+    right[given] = values * (factors / noise)[:, None]
+    mean = np.asarray(held.solve(right))
+    left = (values - mean[given] * factors[:, None]) / math.sqrt(noise)
+    lost = held.logdet() + given.size * math.log(noise)
+    return -0.5 * lost, np.vstack([left, matrix @ mean])
+
+
+def _without_patterns(white: Float, shapes: Float) -> tuple[float, Float]:
+    """Half the log-determinant that patterns cost, and the quadratic forms of what they leave."""
     quadratic = np.einsum("nm,nm->m", white, white)
-    if len(modes):
-        lower = np.linalg.cholesky(np.eye(len(modes)) + shapes.T @ shapes)
-        constant -= float(np.log(np.diag(lower)).sum())
-        explained = np.linalg.solve(lower, shapes.T @ white)
-        quadratic = quadratic - np.einsum("km,km->m", explained, explained)
-    return constant, quadratic
+    if not shapes.shape[1]:
+        return 0.0, quadratic
+    lower = np.linalg.cholesky(np.eye(shapes.shape[1]) + shapes.T @ shapes)
+    explained = np.linalg.solve(lower, shapes.T @ white)
+    lost = float(np.log(np.diag(lower)).sum())
+    return lost, quadratic - np.einsum("km,km->m", explained, explained)
 
 
 class _GridGaps:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import AxisNotFoundError, ParameterError
+from xr_spde._core.errors import AxisNotFoundError, ParameterError, SchemaError
 from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
 from xr_spde.fields.moments import DETERMINANTS, DIRECT, check_method, log_determinant
@@ -19,7 +19,7 @@ from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.axes import check_replicates, find_replicates, find_spatial
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.lazy import is_lazy, single_core_chunk
-from xr_spde.labels.schema import MODE, MOMENTS, PARAMETERS, PATTERNS
+from xr_spde.labels.schema import MODE, MOMENTS, NUGGET, PARAMETERS, PATTERNS
 from xr_spde.models import Buffer, ModelRecipe, model_variables, read_model, remaining_std
 from xr_spde.sar.density import log_density
 from xr_spde.sar.moments import variance_method
@@ -131,8 +131,12 @@ def log_likelihood(
     The sum over replicates of ``log|det B| - n/2 log(2 pi) - |B y|^2 / 2`` with
     ``y = (field - mean) sqrt(var y) / std``, minus the sum of ``log(std / sqrt(var y))``: the
     density of the law that `emulate` draws from, with the same buffer. Cells without data (land,
-    gaps, buffer) and the amplitudes of large-scale patterns are integrated out exactly; a replicate
-    without any data contributes nothing.
+    gaps, buffer), the amplitudes of large-scale patterns and, with ``nugget``, the noise of the
+    observations are integrated out exactly; a replicate without any data contributes nothing.
+
+    With parameters of ``estimate(method="mle")`` it is not the attained maximum that the variable
+    ``log_likelihood`` of theirs is: that one has maps of the variance of its own in place of
+    ``std``, a mean that is integrated out, and a buffer.
 
     It is exact wherever a factor of B fits in memory. On larger grids ``log|det B|`` comes from
     overlapping windows (`xr_spde.fields.windows`), and the coordinate ``log_likelihood_error``
@@ -151,7 +155,8 @@ def log_likelihood(
         (realization, ..., Y, X) in any order, in the units of ``mean`` and ``std``.
     params : Dataset
         Parameters on the same grid, in whatever storage order. Without ``mean`` the fields are
-        taken as anomalies, without ``std`` as the bare ``y``.
+        taken as anomalies, without ``std`` as the bare ``y``; with ``nugget`` they are observations
+        of that field with independent noise of this variance.
     dim : str, optional
         Dimension of the replicates. Leading dimensions of fields and parameters are matched.
     solver, boundary
@@ -178,7 +183,7 @@ def log_likelihood(
     UnknownNameError
         Unknown method, solver or boundary.
     ParameterError
-        When computed: infinite data, or ``std`` = 0 at a cell with data.
+        When computed: infinite data, or ``std`` = 0 at a cell with data and no ``nugget``.
     SchemaError
         Parameters missing or impossible.
 
@@ -199,7 +204,7 @@ def log_likelihood(
     replicates = find_replicates(da, dim, spatial=spatial)
     dataset, recipe = read_model(params, solver=solver, boundary=boundary, buffer=buffer, x=x, y=y)
     same_grid(grid, recipe.grid, names=("the data", "the parameter Dataset"))
-    names = (*PARAMETERS, *(name for name in (*MOMENTS, PATTERNS) if name in dataset))
+    names = (*PARAMETERS, *(name for name in (*MOMENTS, PATTERNS, NUGGET) if name in dataset))
     cores = [(MODE, *spatial) if name == PATTERNS else spatial for name in names]
     maps = [
         _plain(v, (recipe.grid.y_dim, recipe.grid.x_dim), core)
@@ -282,6 +287,7 @@ def _density(
     how: Mapping[str, Any],
 ) -> tuple[Array, Array]:
     patterns = np.nan_to_num(maps.pop(PATTERNS, np.zeros((0, *fields.shape[1:]))))
+    noise = _noise(maps)
     model, land = recipe.build(**maps)
     if model is None:
         return np.zeros(fields.shape[0]), np.zeros(fields.shape[0])
@@ -291,17 +297,28 @@ def _density(
     if "std" in home:
         scale = remaining_std(home["std"], modes) / np.sqrt(model.variance(how["variance"]))
     # Cells without data play no part; what stands there must only be a number.
-    safe = None if scale is None else np.where(scale > 0, scale, 1.0)
+    safe = scale if scale is None or noise > 0.0 else np.where(scale > 0, scale, 1.0)
     bound = log_determinant(model, how["determinant"]).error
     result, seen = np.empty(fields.shape[0]), np.empty(fields.shape[0], dtype=bool)
     for low in range(0, fields.shape[0], _SLAB):
         anomalies = _anomalies(fields[low : low + _SLAB], grid, hidden, home.get("mean"))
-        if scale is not None:
+        if scale is not None and noise == 0.0:
             _check_scale(scale, anomalies)
         part = slice(low, low + _SLAB)
-        result[part] = log_density(model, anomalies, safe, modes, how["determinant"])
+        result[part] = log_density(model, anomalies, safe, modes, how["determinant"], noise)
         seen[part] = np.isfinite(anomalies).any(axis=(1, 2))
     return result, np.where(seen, 0.0 if bound is None else float(bound), 0.0)
+
+
+def _noise(maps: dict[str, Array]) -> float:
+    """Take the nugget, the same everywhere, out of the maps."""
+    noise = float(maps.pop(NUGGET, np.zeros(1)).flat[0])
+    if not 0.0 <= noise < np.inf:
+        raise SchemaError(
+            f"nugget is {noise:g}; a variance >= 0 is expected; for fields without noise type "
+            'params.drop_vars("nugget")'
+        )
+    return noise
 
 
 def _anomalies(
