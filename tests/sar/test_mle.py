@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import multivariate_normal
 
-from xr_spde.errors import ParameterError
+from xr_spde.errors import ParameterError, SchemaError, SolverError
 from xr_spde.fields.exact import ExactLikelihood
 from xr_spde.fields.sar import tensor
-from xr_spde.sar import compare_structures, emulate, estimate
+from xr_spde.labels.schema import is_parameters
+from xr_spde.sar import compare_structures, emulate, estimate, log_likelihood
 from xr_spde.sar.compare import _criteria
 from xr_spde.sar.local import LocalModel
 from xr_spde.sar.mle import ExactProblem
@@ -212,6 +214,75 @@ def test_a_nugget_is_told_from_the_field(stationary):
     assert float(none.nugget) < 1e-3 * noise**2
 
 
+def with_nothing_left(problem):
+    """Maps at which noise is all there is in a corner: no double precision holds both."""
+    nodes = problem.local.nodes.copy()
+    nodes[3, :20] = -60.0
+    return nodes
+
+
+def test_a_start_without_a_likelihood_is_left_for_the_one_before(fields, monkeypatch, caplog):
+    exact = ExactProblem(
+        *moments(fields), LocalModel("cylinder", 3, penalty=30.0), fields, anomalies=False,
+        nugget=True,
+    )  # fmt: skip
+    exact.fit()
+    begun = exact._log_likelihood()
+    ruined = with_nothing_left(exact)
+    kept = exact.local.result()
+
+    def refine():
+        exact.local.nodes = ruined
+        return kept
+
+    monkeypatch.setattr(exact.local, "refine", refine)
+    with caplog.at_level("INFO", logger="xr_spde.sar.mle"):
+        found = exact.refine()
+    assert "before the last step" in caplog.text
+    assert found.log_likelihood > begun - 1.0
+    exact.local.nodes = ruined
+    np.testing.assert_array_equal(exact._information_ratio(), 1.0)
+    with pytest.raises(SolverError, match=r'method="mle" came to maps .* nugget=False'):
+        exact._log_likelihood()
+
+
+@pytest.mark.parametrize(("boundary", "shape"), [("plane", (6, 7)), ("cylinder", (8, 14))])
+def test_regions_of_a_few_nodes(stationary, boundary, shape):
+    small = stationary[:, : shape[0], : shape[1]]
+    found = estimate(small, method="mle", boundary=boundary, buffer=2)
+    assert bool(found.kappa2.notnull().all())
+
+
+def test_a_likelihood_counts_the_nugget_of_the_parameters(dense_covariance):
+    rng = np.random.default_rng(7)
+    shape, dims = (7, 8), ("y", "x")
+    maps = np.exp(rng.uniform(-2, 0, shape)), rng.uniform(1, 3, shape), rng.uniform(-1, 1, shape)
+    full = dense_covariance(*maps, "plane")
+    std = rng.uniform(0.5, 2.0, shape)
+    std[3, 3] = 0.0  # nothing but noise
+    scale = (std / np.sqrt(full.diagonal().reshape(shape))).ravel()
+    law = multivariate_normal(cov=scale[:, None] * full * scale + 0.3 * np.eye(full.shape[0]))
+    params = xr.Dataset(
+        dict(zip(("kappa2", "rho", "theta"), ((dims, m) for m in maps), strict=True))
+    )
+    params = params.assign(std=(dims, std), nugget=0.3, mean=(dims, np.full(shape, 5.0)))
+    fields = xr.DataArray(5.0 + law.rvs(4, random_state=8).reshape(4, *shape), dims=("t", *dims))
+    expected = float(law.logpdf(fields.values.reshape(4, -1) - 5.0).sum())
+    assert float(log_likelihood(fields, params, "t")) == pytest.approx(expected, rel=1e-10)
+    # two levels, with a nugget each, lazily
+    both = xr.concat([params, params.assign(nugget=0.9)], "level")
+    found = log_likelihood(fields.chunk(t=1), both.chunk(level=1), "t")
+    assert float(found[0]) == pytest.approx(expected, rel=1e-10)
+    assert float(found[1]) < expected
+    for wrong, problem in (
+        (params.assign(nugget=-1.0), "nugget is -1"),
+        (params.assign(nugget=np.nan), "nugget is nan"),
+        (params.assign(nugget=(dims, std)), "'nugget' has the dimensions 'y', 'x'"),
+    ):
+        with pytest.raises(SchemaError, match=problem):
+            log_likelihood(fields, wrong, "t")
+
+
 def test_covariates_explain_the_mean(stationary):
     rng = np.random.default_rng(6)
     height = stationary[0].copy(data=np.cumsum(rng.standard_normal((40, 40)), axis=0))
@@ -221,6 +292,7 @@ def test_covariates_explain_the_mean(stationary):
         stationary + 2.0 + 0.3 * height, structure="stationary", covariates=covariates, **ON_TORUS
     )
     assert found.covariate.values.tolist() == ["intercept", "height"]
+    assert found.covariate.dtype == object  # as read back from a file
     off = (found.coefficients - np.array([2.0, 0.003])) / found.coefficients_stderr
     assert float(abs(off).max()) < 3.0
     np.testing.assert_allclose(found["mean"], 2.0 + 0.3 * height, atol=0.5)
@@ -237,6 +309,8 @@ def test_covariates_explain_the_mean(stationary):
 def test_structures_are_compared(stationary):
     table = compare_structures(stationary, boundary="torus", buffer=0)
     assert table.structure.values.tolist() == list(STRUCTURES)
+    assert table.attrs["xr_spde_method"] == "compare_structures"
+    assert not is_parameters(table)
     narrow = table.sel(structure="stationary")
     assert float(table.bic.min()) >= float(narrow.bic) - 1.0
     assert 0.0 <= float(narrow.degrees_of_freedom) < 5.0
@@ -280,6 +354,24 @@ def test_settings_of_the_likelihood_that_make_no_sense(stationary, settings, pro
 def test_comparisons_that_make_no_sense(stationary, structures):
     with pytest.raises(ValueError, match="structure"):
         compare_structures(stationary, structures=structures)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"method": "whittle"}, "method='whittle' was given"),
+        ({"structure": "stationary"}, "structure='stationary' was given"),
+        ({"structures": "stationary"}, r"structures=\['stationary'\] was given"),
+    ],
+)
+def test_settings_that_belong_to_the_comparison(stationary, settings, problem):
+    with pytest.raises(ParameterError, match=problem):
+        compare_structures(stationary, **settings)
+
+
+def test_data_with_a_dimension_of_the_comparison(stationary):
+    with pytest.raises(ParameterError, match="'structure', which the result needs"):
+        compare_structures(stationary.expand_dims(structure=2))
 
 
 def test_fields_smoother_than_the_model_are_told_of():

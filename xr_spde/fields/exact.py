@@ -284,7 +284,8 @@ class ExactLikelihood:
         scale = np.sqrt(np.maximum(np.diag(normal), 1e-300))
         if np.linalg.cond(normal / np.outer(scale, scale)) > 1e10:
             raise ParameterError(
-                "the covariates are linearly dependent where there are observations; leave one out"
+                "the covariates are linearly dependent where there are observations, the intercept "
+                "among them; leave one out"
             )
         inverse = np.asarray(np.linalg.inv(normal), dtype=np.float64)
         return inverse @ right, inverse

@@ -9,11 +9,13 @@ import numpy as np
 import xarray as xr
 
 from xr_spde._core.errors import ParameterError, unknown
+from xr_spde._core.provenance import provenance
 from xr_spde.labels.arrays import array_of
 from xr_spde.labels.axes import find_replicates, find_spatial
 from xr_spde.sar.estimate import estimate
 from xr_spde.sar.settings import STRUCTURES
 
+STRUCTURE = "structure"
 _NUMBERS = ("log_likelihood", "effective_parameters")
 
 
@@ -62,7 +64,8 @@ def compare_structures(
     UnknownNameError
         Another structure.
     ParameterError
-        Fewer than two structures, or what `estimate` refuses.
+        Fewer than two structures, ``method`` or ``structure`` among the settings, data with a
+        dimension or coordinate called "structure", or what `estimate` refuses.
 
     Examples
     --------
@@ -76,7 +79,7 @@ def compare_structures(
     >>> table.aic.idxmin("structure").item()
     'stationary'
     """
-    names = list(structures)
+    names = [structures] if isinstance(structures, str) else list(structures)
     for name in names:
         if name not in STRUCTURES:
             raise unknown("structure", name, STRUCTURES)
@@ -84,16 +87,32 @@ def compare_structures(
         raise ParameterError(
             f"structures={names} was given; expected two or more different ones of {STRUCTURES}"
         )
+    fixed = [name for name in ("method", "structure") if name in settings]
+    if fixed:
+        raise ParameterError(
+            f"{fixed[0]}={settings[fixed[0]]!r} was given; the structures are compared by "
+            'method="mle" alone: leave it out, and name the structures with structures=[...]'
+        )
     fields = array_of(obj, x=x, y=y)
+    if STRUCTURE in {*fields.dims, *fields.coords}:
+        raise ParameterError(
+            f"the data already have a dimension or coordinate {STRUCTURE!r}, which the result "
+            f'needs; rename it, for instance .rename({STRUCTURE}="{STRUCTURE}_of_data")'
+        )
     spatial = find_spatial(fields, x=x, y=y)
     replicates = find_replicates(fields, dim, spatial=spatial)
     fits = [
         estimate(fields, replicates, method="mle", structure=name, x=x, y=y, **settings)
         for name in names
     ]
-    index = xr.DataArray(names, dims="structure", name="structure")
-    table = xr.concat([fit[list(_NUMBERS)] for fit in fits], index, combine_attrs="drop_conflicts")
+    # of objects, as strings read from a file are: Zarr has no type of its own for others
+    index = xr.DataArray(np.array(names, dtype=object), dims=STRUCTURE, name=STRUCTURE)
+    table = xr.concat([fit[list(_NUMBERS)] for fit in fits], index)
     seen = fields.notnull().sum([replicates, *spatial])
+    # not the schema: these are no parameters
+    own = ("schema", "schema_version", "xr_spde_structure")
+    table.attrs = {name: value for name, value in fits[0].attrs.items() if name not in own}
+    table.attrs |= provenance("compare_structures")
     return _criteria(table, seen)
 
 
@@ -121,7 +140,7 @@ def _criteria(table: xr.Dataset, seen: xr.DataArray) -> xr.Dataset:
     }
     for name, long_name in words.items():
         out[name].attrs = {"long_name": long_name, "units": "1"}
-    return out.transpose("structure", ...)
+    return out.transpose(STRUCTURE, ...)
 
 
 def _nested(name: str, widest: str) -> bool:

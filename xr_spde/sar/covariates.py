@@ -50,8 +50,10 @@ def read_covariates(
         return (), None
     if not isinstance(covariates, xr.Dataset) or not covariates.data_vars:
         raise ParameterError(
-            f"covariates is a {type(covariates).__name__} without variables; expected a Dataset of "
-            'maps on the grid of the fields, for instance xr.Dataset({"elevation": elevation})'
+            f"covariates is a {type(covariates).__name__}"
+            f"{' without variables' if isinstance(covariates, xr.Dataset) else ''}; expected a "
+            "Dataset of maps on the grid of the fields, for instance "
+            'xr.Dataset({"elevation": elevation})'
         )
     if INTERCEPT in covariates:
         raise ParameterError(

@@ -225,7 +225,7 @@ def estimate(
         recorded |= {"structure": model}
     for name in ("coefficients", "coefficients_stderr"):
         if name in results:
-            results[name] = results[name].assign_coords({COVARIATE: list(names)})
+            results[name] = results[name].assign_coords({COVARIATE: np.array(names, dtype=object)})
     return parameters_dataset(
         results, method=chosen, boundary=settings.boundary, source=fields, settings=recorded
     )

@@ -10,6 +10,7 @@ all that in the information, are renewed by generalised least squares after each
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -29,10 +30,17 @@ from xr_spde.solvers.strips import BandedFactor
 
 Float = NDArray[np.float64]
 
+_LOG = logging.getLogger(__name__)
+
 _ROUNDS, _STEPS, _PROBES = 3, 6, 64
 # shares of the largest nugget that second differences allow, tried as a start
 _SHARES = (0.02, 0.1, 0.3, 0.6, 0.9)
 _NO_NUGGET = 1e-6
+_NO_VALUE = (
+    'method="mle" came to maps whose likelihood no double precision holds: fields that are '
+    "constant, or all noise, somewhere. Try nugget=False, structure="
+    '"stationary", a larger penalty=, fields without such cells, or method="whittle"'
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,8 @@ class ExactProblem:
             self._set_up(fit)
             with suppress(SolverError):  # hardly anything is left to the field
                 tried.append((self._log_likelihood(), self._log_noise, self.local.nodes, fit))
+        if not tried:
+            raise SolverError(_NO_VALUE)
         _, log_noise, self.local.nodes, fit = max(tried, key=lambda one: one[0])
         self._take_noise(log_noise)
         return fit
@@ -148,7 +158,14 @@ class ExactProblem:
         ExactFit
         """
         local = self.local
+        begun = local.nodes
         self._set_up(local.refine())
+        if self._noisy:
+            try:
+                self._log_likelihood()
+            except SolverError as error:
+                _LOG.info("the climb starts from the maps before the last step: %s", error)
+                local.nodes = begun
         for _ in range(_ROUNDS if local.model.penalty is None else 0):
             self._climb()
             if self._noisy:  # noise takes most of the information, here and there
@@ -204,7 +221,10 @@ class ExactProblem:
     def _log_likelihood(self) -> float:
         """Exact log-likelihood at the present maps."""
         maps = self._maps(self.local.nodes)
-        return float(self._likelihood.value_and_slope(*maps, self.nugget)[0])
+        try:
+            return float(self._likelihood.value_and_slope(*maps, self.nugget)[0])
+        except SolverError as error:
+            raise SolverError(f"{_NO_VALUE} ({error})") from error
 
     def value_and_slope(self, nodes: Float, log_noise: float = -np.inf) -> tuple[float, Float]:
         """Negative penalised log-likelihood, and its slope.
@@ -321,7 +341,13 @@ class ExactProblem:
                 continue
             z = np.zeros_like(local.nodes)
             z[p] = 1.0 if p < local.rough.constant else rng.choice([-1.0, 1.0], local.grid.size)
-            up, down = (self.value_and_slope(local.nodes + s * z, noise)[1] for s in (step, -step))
+            try:
+                up, down = (
+                    self.value_and_slope(local.nodes + s * z, noise)[1] for s in (step, -step)
+                )
+            except SolverError as error:  # a field that the noise leaves nothing of, here or there
+                _LOG.info("map %d keeps the information of the local likelihood: %s", p, error)
+                continue
             prior = float(np.vdot(z, local.rough.slope(z)))
             exact = float(np.vdot(z.ravel(), (up - down)[:count])) / (2.0 * step) - prior
             expected = float(z.ravel() @ (hessian @ z.ravel())) - prior
