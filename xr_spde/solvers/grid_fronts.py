@@ -352,7 +352,7 @@ def add_children(front: Any, batch: Batch, part: slice, passed: list[Any]) -> No
 def _singular(what: str) -> SolverError:
     """Error for a matrix that cannot be factorised."""
     return SolverError(
-        f"{what}: the matrix is singular in working precision, or nearly so; expected kappa2 > 0 "
-        "at every node, float64 where kappa2 is small, and a positive definite matrix where "
+        f"{what}: the matrix is singular in working precision, or nearly so; expected a "
+        "larger kappa2, float64 where kappa2 is small, and a positive definite matrix where "
         "symmetric=True"
     )

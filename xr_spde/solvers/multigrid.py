@@ -117,7 +117,7 @@ class MultigridFactor:
     With constant parameters the error of a field is at most ``tol / kappa2`` in norm, where the
     field itself has the norm ``1 / sqrt(4 pi kappa2)`` for white noise of norm one: with kappa2 =
     1e-5, tol = 1e-8 leaves a relative error of 1e-5 at most, and 1e-5 leaves 1e-2. What is left
-    is rough, though: against the direct solver the relative error stayed below tol itself, for
+    is rough, though: against the direct solver the relative error was about tol or below, for
     kappa2 from 1e-5 to 0.01 and rho up to 10 on 256 x 256 nodes.
 
     Columns are solved for one after the other, each with an iteration of its own: its bits depend

@@ -37,7 +37,7 @@ def _factorise(matrix: sp.csc_array, permutation: NDArray[np.intp] | None) -> Su
     except RuntimeError as error:
         raise SolverError(
             f"SuperLU could not factorise a matrix of {matrix.shape[0]} rows: {error}. The matrix "
-            "is singular in double precision; expected kappa2 > 0 at every node"
+            "is singular in double precision; expected a larger kappa2"
         ) from error
 
 
