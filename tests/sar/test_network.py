@@ -13,7 +13,14 @@ import xarray as xr
 import xr_spde
 from xr_spde.errors import DataUnavailableError, ParameterError, UnknownNameError
 from xr_spde.sar import emulate, estimate
-from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, _moments
+from xr_spde.sar.network import (
+    SPACINGS,
+    NetworkModel,
+    NetworkProblem,
+    _continued,
+    _mirrored,
+    _moments,
+)
 from xr_spde.sar.priors import draw_test_case
 from xr_spde.sar.statistics import LagSums
 
@@ -92,6 +99,48 @@ def test_any_number_of_replicates(small, count):
     for name in ("kappa2", "rho", "kappa2_stderr", "rho_stderr", "theta_stderr"):
         assert bool((found[name] > 0).all())
         assert bool(np.isfinite(found[name]).all())
+
+
+@pytest.mark.parametrize(("kappa2", "rho"), [(0.1, 1.3), (0.02, 1.3)])
+def test_wide_spacings_leave_few_cells_and_no_bias(kappa2, rho):
+    """Eight cells apart there are 5 x 7, far fewer than the network was trained on."""
+    maps = {"kappa2": kappa2, "rho": rho, "theta": 0.5}
+    truth = xr.Dataset({k: (("y", "x"), np.full((37, 49), v)) for k, v in maps.items()})
+    errors = []
+    for seed in range(3):
+        found = estimate(emulate(truth, 40, seed=seed).compute(), method="net", modes=0, dilation=8)
+        errors.append([np.log(found[k] / maps[k]).mean() for k in ("kappa2", "rho")])
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.4, errors
+
+
+def test_short_grids_go_on_without_a_jump():
+    """Places are mirrored and pairs keep their direction, at their own middle."""
+    from xr_spde.nets.lag_features import LAGS
+
+    rows, columns = 6, 20
+    y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    middle = [y + 0.5 * lag[0] + 1e3 * k for k, lag in enumerate(LAGS)]
+    inside = [(y + j < rows) & (x + i >= 0) & (x + i < columns) for j, i in LAGS]
+    half = np.where(inside, middle, 0.0)
+    moments = {"half": half, "level": half, "weight": np.array(inside) * 1.0}
+    moments |= {"variance": y * 1.0, "seen": np.ones(y.shape), "replicates": 9}
+    longer, place = _continued(moments)
+    assert longer["variance"].shape[0] >= 32
+    assert longer["variance"].shape[1] == columns
+    for name in ("half", "weight", "variance"):
+        np.testing.assert_array_equal(longer[name][..., *place], moments[name])
+        np.testing.assert_array_equal(_mirrored(_mirrored(half, -2), -2), half)
+    below = slice(place[0].start - rows, place[0].start)
+    np.testing.assert_array_equal(longer["weight"][:, below], moments["weight"])
+    for k, (j, _) in enumerate(LAGS):
+        # the mirror image of the middle of each pair that lies in the copy
+        pairs = longer["weight"][k, below] > 0
+        seen = longer["half"][k, below][pairs] - 1e3 * k
+        np.testing.assert_array_equal(seen, (rows - 1 - (y + 0.5 * j))[pairs])
+    # a long grid stays as it is
+    wide = {name: np.zeros((36, 20, 20)) for name in ("half", "level", "weight")}
+    wide |= {"variance": np.zeros((20, 20)), "seen": np.zeros((20, 20))}
+    assert _continued(wide)[0]["half"].shape == (36, 20, 20)
 
 
 def test_fewer_replicates_are_less_certain():

@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter
 from xr_spde.fields.closed_form import symbol
 from xr_spde.fields.sar import tensor
 from xr_spde.sar import emulate, estimate
-from xr_spde.sar.local import LocalModel
-from xr_spde.sar.patterns import make_positive
+from xr_spde.sar.local import LocalFit, LocalModel
+from xr_spde.sar.patterns import BlockSums, make_positive
 from xr_spde.sar.scale import best_scale, local_problems, pool_gaps, remove_patterns
 from xr_spde.sar.statistics import LagSums, stencil_features, stencil_gram
 
@@ -59,6 +59,40 @@ def test_a_fixed_spacing_gives_parameters_of_single_cells(dilation):
     assert abs(float(np.log(found.kappa2 / kappa2).mean())) < 0.5
     assert float(found.theta.mean()) == pytest.approx(0.5, abs=0.1)
     assert 1.5 < float(found.rho.mean()) < 3.0
+
+
+class Told:
+    """An estimator whose maps are flat, and whose standard error of log kappa2 is declared."""
+
+    def __init__(self, dilation, log_kappa2, stderr, shape):
+        self.dilation, zero = dilation, np.zeros(shape)
+        covariance = np.zeros((3, 3, *shape))
+        covariance[0, 0] = stderr**2
+        maps = np.full(shape, log_kappa2), zero, zero, zero
+        self.found = LocalFit(*maps, np.zeros((4, 2)), covariance)
+
+    def fit(self):
+        return self.found
+
+    def refine(self, *, uncertainty=False):
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("stderrs", "chosen"),
+    [((0.4, 0.4), 1), ((1.2, 0.4), 1), ((1.4, 0.4), 2), ((1.8, 1.8), 1)],
+)
+def test_a_spacing_at_which_an_estimator_knows_little_is_left_out(stderrs, chosen):
+    """Where the better half of the variance is the prior's, blocks are not asked."""
+    fields = fields_of(0.05).values
+    shape, blocks = fields.shape[1:], BlockSums(fields.shape[1:])
+    for field in fields:
+        blocks.add(field)
+    problems = [
+        Told(d, np.log(k), s, shape) for d, k, s in zip((1, 2), (0.05, 2.0), stderrs, strict=True)
+    ]
+    variance, none = fields.var(0, ddof=1), np.zeros((0, *shape))
+    assert best_scale(problems, "plane", blocks, none, variance, uncertainty=False)[0] == chosen
 
 
 def test_remove_patterns_takes_their_moments_away():

@@ -26,6 +26,13 @@ SPACINGS = (1, 2, 4, 8)
 #: Cells copied across a periodic seam on each side.
 _SEAM = 64
 
+# moments that are maps
+_MAPS = ("half", "level", "weight", "variance", "seen")
+
+# training saw no grid of fewer than 64 cells a side, and a wide spacing leaves far fewer: those
+# shorter than the network's coarsest square are continued to twice its side
+_SHORT, _LONG = 16, 32
+
 
 @dataclass(frozen=True)
 class NetworkModel:
@@ -123,17 +130,23 @@ class NetworkProblem:
             With the covariance of the estimates; the innovations' variance is left at one.
         """
         if self._fit is None:
-            from xr_spde.nets.inference import run_on_moments
-
             moments, crop = self.moments, 0
             if self.model.periodic:
                 moments, crop = _across_seam(moments)
-            out = run_on_moments(self.model.load(), moments, device=self.model.device)
+            out = self._run(moments)
+            if self.dilation > 1 and min(out.shape[1:]) < _SHORT:
+                longer, place = _continued(moments)
+                out[:4] = self._run(longer)[:4, *place]
             out = out[..., crop : out.shape[-1] - crop]
             if self.dilation > 1:
                 out = _enlarge(out, self.shape, self.dilation, periodic=self.model.periodic)
             self._fit = _fit_of(out.astype(np.float64), self.shape, self.dilation)
         return self._fit
+
+    def _run(self, moments: dict[str, Any]) -> NDArray[np.float32]:
+        from xr_spde.nets.inference import run_on_moments
+
+        return run_on_moments(self.model.load(), moments, device=self.model.device)
 
     def refine(self, *, uncertainty: bool = False) -> LocalFit:
         """Give the same maps: a network has nothing to refine."""
@@ -222,10 +235,48 @@ def _across_seam(moments: dict[str, Any]) -> tuple[dict[str, Any], int]:
     columns = moments["variance"].shape[-1]
     seam = min(_SEAM, columns)
     out = dict(moments)
-    for name in ("half", "level", "weight", "variance", "seen"):
+    for name in _MAPS:
         values = moments[name]
         out[name] = np.concatenate([values[..., -seam:], values, values[..., :seam]], -1)
     return out, seam
+
+
+def _continued(moments: dict[str, Any]) -> tuple[dict[str, Any], tuple[slice, slice]]:
+    """Continue short grids by their mirror images; also give the place of the grid itself.
+
+    Places are mirrored, directions of lags are not: the parameters go on without a jump, the angle
+    included. The copies tell nothing new, so standard errors are to be those of the grid alone.
+    """
+    out, place = dict(moments), [slice(None), slice(None)]
+    for axis in (-2, -1):
+        size = out["variance"].shape[axis]
+        if size >= _SHORT:
+            continue
+        copies = -(-_LONG // size) // 2 * 2 + 1
+        middle = copies // 2
+        for name in _MAPS:
+            mirrored = _mirrored(out[name], axis)
+            parts = [out[name] if (k - middle) % 2 == 0 else mirrored for k in range(copies)]
+            out[name] = np.concatenate(parts, axis)
+        place[axis] = slice(middle * size, (middle + 1) * size)
+    return out, (place[0], place[1])
+
+
+def _mirrored(values: Array, axis: int) -> Array:
+    """Reverse an axis; a pair of cells stays at its own middle, so its first cell moves."""
+    from xr_spde.nets.lag_features import LAGS
+
+    if values.ndim == 2:
+        return np.flip(values, axis)
+    out = np.zeros_like(values)
+    size = values.shape[axis]
+    for k, lag in enumerate(LAGS):
+        reach = lag[axis]
+        inside = slice(max(-reach, 0), size - max(reach, 0))
+        if inside.start < inside.stop:
+            where = (inside, slice(None)) if axis == -2 else (slice(None), inside)
+            out[k][where] = np.flip(values[k][where], axis)
+    return out
 
 
 def _enlarge(

@@ -20,6 +20,9 @@ Scale = tuple[int, Float, Float]
 #: Share by which block correlations may be missed further without being called worse.
 GAIN = 0.05
 
+#: Standard deviation of log kappa2 over the prior of LatticeVision's generator.
+PRIOR_SPREAD = 1.83
+
 
 def pool_gaps(gram: Float, weight: Float, *, periodic: bool) -> Float:
     """Average moments over the nine cells around each, weighted by their replicates.
@@ -127,6 +130,10 @@ def best_scale(
 ) -> tuple[int, LocalFit]:
     """Fit at each spacing and keep the smallest that gives block correlations as well as any.
 
+    Spacings at which an estimator says that it knows little of the range (a network whose standard
+    errors leave more than half of the prior's variance) stand back behind those at which it knows:
+    a range that may be anything fits the noise of few replicates best.
+
     Parameters
     ----------
     problems : sequence of Problem
@@ -151,11 +158,23 @@ def best_scale(
     errors = [0.0]
     if len(fits) > 1 and blocks is not None:
         errors = [block_error(fit, blocks, patterns, variance, boundary) for fit in fits]
+    if max(errors) > 0.0:
+        told = [_tells(fit, variance) for fit in fits]
+        if any(told):
+            errors = [e if t else np.inf for e, t in zip(errors, told, strict=True)]
     bound = min(errors) * (1.0 + GAIN)
     chosen = next(
         problem for problem, error in zip(problems, errors, strict=False) if error <= bound
     )
     return chosen.dilation, chosen.refine(uncertainty=uncertainty)
+
+
+def _tells(fit: LocalFit, variance: Float) -> bool:
+    """Whether data rather than a prior speak: less than half of its variance is left."""
+    if fit.covariance is None:
+        return True
+    left = fit.covariance[0, 0][np.isfinite(variance)]
+    return float(np.mean(left)) < 0.5 * PRIOR_SPREAD**2
 
 
 def block_error(
