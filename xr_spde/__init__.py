@@ -1,7 +1,7 @@
 """Non-stationary Gaussian fields, latent dynamics and assimilation on xarray.
 
-Importing the package registers the accessor ``.sar`` on DataArray and Dataset. Everything
-heavier than xarray itself is imported at the moment of use.
+Importing the package registers the accessors ``.sar`` and ``.assim`` on DataArray and Dataset.
+Everything heavier than xarray itself is imported at the moment of use.
 """
 
 from __future__ import annotations
@@ -14,12 +14,24 @@ from xr_spde._core.options import get_options, set_options
 from xr_spde._core.version import __version__
 
 if TYPE_CHECKING:
-    from xr_spde import datasets, fields, labels, metrics, plot, sar, solvers, synthetic, tutorial
+    from xr_spde import (
+        assim,
+        datasets,
+        fields,
+        labels,
+        metrics,
+        plot,
+        sar,
+        solvers,
+        synthetic,
+        tutorial,
+    )
     from xr_spde._core.versions import show_versions
     from xr_spde.tutorial import open_dataset
 
 __all__ = [
     "__version__",
+    "assim",
     "datasets",
     "fields",
     "get_options",
@@ -37,6 +49,7 @@ __all__ = [
 
 _SUBMODULES = frozenset(
     (
+        "assim",
         "datasets",
         "errors",
         "fields",

@@ -1,1 +1,28 @@
-"""Assimilation: what observations say about a field, given an ensemble or a Gaussian field."""
+"""Assimilation: observations into ensembles and Gaussian fields, on labelled grids.
+
+`assimilate` is the face; `cycle` and `steps` alternate it with a forecast, `score` says how good
+the result is. `read_observations`, `thin` and `superob` make observations ready by hand.
+"""
+
+from __future__ import annotations
+
+# Bound here, not on demand: a function of its module's name must come after the module.
+from xr_spde.assim.assimilate import assimilate
+from xr_spde.assim.correlated import AlongTrack
+from xr_spde.assim.cycle import cycle, steps
+from xr_spde.assim.inflation import Adaptive
+from xr_spde.assim.observations import read_observations
+from xr_spde.assim.score import score
+from xr_spde.assim.screening import superob, thin
+
+__all__ = [
+    "Adaptive",
+    "AlongTrack",
+    "assimilate",
+    "cycle",
+    "read_observations",
+    "score",
+    "steps",
+    "superob",
+    "thin",
+]

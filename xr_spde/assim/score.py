@@ -1,0 +1,299 @@
+"""How good an ensemble is where the truth is known."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from xr_spde._core.errors import AxisNotFoundError, ParameterError, unknown
+from xr_spde._core.provenance import provenance
+from xr_spde.assim.ensembles import read_ensemble
+from xr_spde.labels.arrays import as_float
+from xr_spde.labels.attrs import derived_attrs
+from xr_spde.labels.grid import Grid, same_grid
+from xr_spde.labels.lazy import Output, apply_core, single_core_chunk
+
+__all__ = ["crps", "score"]
+
+Float = NDArray[np.float64]
+
+_WORDS = {
+    "rmse": "root mean square error of the mean of the members",
+    "bias": "mean of the members minus truth",
+    "spread": "root mean variance of the members",
+    "spread_skill": "spread over error; 1 where members and truth are alike",
+    "crps": "continuous ranked probability score, fair to the number of members",
+}
+
+
+def crps(members: NDArray[Any], truth: NDArray[Any]) -> Float:
+    """Continuous ranked probability score of an ensemble, fair to the number of its members.
+
+    ``mean |E_i - y| - sum |E_i - E_j| / (2 N (N - 1))`` (Ferro, 2014, Q. J. R. Meteorol. Soc. 140),
+    whose mean does not depend on N.
+
+    Parameters
+    ----------
+    members : ndarray (N, ...)
+        Members first.
+    truth : ndarray (...)
+        What was true.
+
+    Returns
+    -------
+    ndarray (...)
+        In units of the members; NaN where one of them is.
+    """
+    size = len(members)
+    ordered = np.sort(np.asarray(members, dtype=np.float64) - truth, axis=0)
+    # sorted values stand for the double sum; NaN come last in a sort, and spread from there
+    weights = 2.0 * np.arange(1, size + 1) - size - 1.0
+    apart = np.tensordot(weights, ordered, axes=1) / (size * (size - 1))
+    return np.asarray(np.abs(ordered).mean(axis=0) - apart)
+
+
+def score(
+    obj: xr.DataArray | xr.Dataset,
+    truth: xr.DataArray | xr.Dataset,
+    dim: str | None = None,
+    *,
+    weights: str | None = "area",
+    x: str | None = None,
+    y: str | None = None,
+) -> xr.Dataset:
+    """Score an ensemble against the truth, over all cells that both have.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        Ensemble (realization, ..., Y, X), such as the result of `assimilate`; a Dataset without
+        members but with ``mean`` and ``std`` is scored as Gaussian.
+    truth : DataArray or Dataset
+        On the same grid, in whatever order it is stored; without dimensions that the ensemble
+        lacks. Of a Dataset the variables of the ensemble's names.
+    dim : str, optional
+        Dimension of the members.
+    weights : {"area"} or None
+        Of the cells: cos(latitude) on geographic grids, or all alike.
+    x, y : str, optional
+        Names of the horizontal axes.
+
+    Returns
+    -------
+    Dataset (...)
+        ``rmse``, ``bias``, ``spread``, ``spread_skill`` (``sqrt((N + 1) / N) spread / rmse``:
+        Fortin et al., 2014, J. Hydrometeorol. 15), fair ``crps`` and ``rank_histogram`` (..., rank)
+        with the share of cells in which the truth has that rank among the members, ties shared out;
+        flat at 1 / (N + 1) where it is like a member. Of several variables along ``variable``. Lazy
+        where the data are.
+
+    Raises
+    ------
+    ParameterError, GridError, AxisNotFoundError
+        Other grids or labels, no members, or nothing to compare.
+    UnknownNameError
+        Other weights.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.assim import score
+    >>> z = np.random.default_rng(0).standard_normal((21, 30, 40))
+    >>> fields = xr.DataArray(z, dims=("realization", "y", "x"))
+    >>> found = score(fields[1:], fields[0])
+    >>> found.spread_skill.item(), found.crps.item()
+    (1.02, 0.55)
+    """
+    if weights not in ("area", None):
+        raise unknown("weights", weights, ("area", "None"))
+    try:
+        ensemble = read_ensemble(obj, dim, x=x, y=y)
+    except AxisNotFoundError:
+        if not (isinstance(obj, xr.Dataset) and {"mean", "std"} <= set(obj.data_vars)):
+            raise
+        return _described(_gaussian(obj, truth, weights, x, y), "Gaussian", obj["mean"].attrs)
+    found = {}
+    for name, da in ensemble.variables.items():
+        true = _aligned(_of(truth, name), da, ensemble.grid, x, y)
+        maps = _mapped(
+            _of_members,
+            [da, true],
+            [[ensemble.dim], []],
+            ("error", "variance", "crps", "below", "equal"),
+        )
+        found[name] = _means(maps, ensemble.grid, weights, ensemble.size)
+    names = list(found)
+    if len(names) == 1:
+        return _described(found[names[0]], "ensemble", ensemble.variables[names[0]].attrs)
+    whole = xr.concat(
+        list(found.values()), xr.Variable("variable", names), coords="minimal", compat="override"
+    )
+    return _described(whole, "ensemble", {})
+
+
+def _of(truth: xr.DataArray | xr.Dataset, name: str) -> xr.DataArray:
+    if isinstance(truth, xr.DataArray):
+        return truth
+    names = list(truth.data_vars)
+    if name not in names and len(names) != 1:
+        raise ParameterError(
+            f"the truth has the variables {', '.join(map(repr, names))}, and {name!r} is scored; "
+            f"pass one of them, such as truth[{names[0]!r}]"
+            if names
+            else "the truth is empty"
+        )
+    return truth[name if name in names else names[0]]
+
+
+def _aligned(
+    truth: xr.DataArray, like: xr.DataArray, grid: Grid, x: str | None, y: str | None
+) -> xr.DataArray:
+    """Truth in the order in which the ensemble is stored, with its labels."""
+    own = same_grid(grid, Grid.from_object(truth, x=x, y=y), names=("the ensemble", "the truth"))
+    extra = [str(d) for d in truth.dims if d not in (own.y_dim, own.x_dim, *like.dims)]
+    if extra:
+        raise ParameterError(
+            f"the truth has the dimension {extra[0]!r}, which the ensemble lacks; select along it"
+        )
+    stored = own.to_canonical(np.arange(own.ny * own.nx).reshape(own.shape))
+    order = grid.from_canonical(stored)
+    turned = as_float(truth).isel({own.y_dim: order[:, 0] // own.nx, own.x_dim: order[0] % own.nx})
+    space = {own.y_dim, own.x_dim}
+    lost = [n for n, c in turned.coords.items() if not c.ndim or space & set(c.dims)]
+    turned = turned.drop_vars(lost).rename({own.y_dim: grid.y_dim, own.x_dim: grid.x_dim})
+    for dim in turned.dims:
+        both = dim in turned.indexes and dim in like.indexes
+        if both and not turned.indexes[dim].equals(like.indexes[dim]):
+            raise ParameterError(
+                f"the truth and the ensemble have other labels along {dim!r}; select the same "
+                f"ones, such as truth.sel({dim}=ens.{dim})"
+            )
+    here = {d: like[d] for d in (grid.y_dim, grid.x_dim) if d in like.coords}
+    return turned.assign_coords(here)
+
+
+def _mapped(
+    func: Any, arrays: list[xr.DataArray], core: list[list[str]], names: tuple[str, ...]
+) -> dict[str, xr.DataArray]:
+    """Map a function of all members of a cell over the cells."""
+    ready = [single_core_chunk(a, dims) for a, dims in zip(arrays, core, strict=True)]
+    found = xr.apply_ufunc(
+        func,
+        *ready,
+        input_core_dims=core,
+        output_core_dims=[[] for _ in names],
+        dask="parallelized",
+        output_dtypes=[np.float64] * len(names),
+    )
+    return dict(zip(names, found, strict=True))
+
+
+def _of_members(members: NDArray[Any], truth: NDArray[Any]) -> tuple[Float, ...]:
+    """Compare members (..., N) with the truth (...); NaN where one of them is."""
+    first = np.moveaxis(members, -1, 0)
+    truth = np.broadcast_to(truth, first.shape[1:])
+    departures = first.astype(np.float64) - truth
+    missing = np.isnan(departures).any(axis=0)
+    below, equal = ((test(departures, 0.0)).sum(axis=0) for test in (np.less, np.equal))
+    maps = (
+        departures.mean(axis=0),
+        departures.var(axis=0, ddof=1),
+        crps(first, truth),
+        below,
+        equal,
+    )
+    return tuple(np.where(missing, np.nan, values) for values in maps)
+
+
+def _gaussian(
+    obj: xr.Dataset, truth: Any, weights: str | None, x: str | None, y: str | None
+) -> xr.Dataset:
+    grid = Grid.from_object(obj["mean"], x=x, y=y)
+    mean, std = (obj[name].transpose(..., grid.y_dim, grid.x_dim) for name in ("mean", "std"))
+    true = _aligned(_of(truth, "mean"), mean, grid, x, y)
+    names = ("error", "variance", "crps")
+    maps = _mapped(_of_gaussian, [mean, std, true], [[], [], []], names)
+    return _means(maps, grid, weights, None)
+
+
+def _of_gaussian(mean: NDArray[Any], std: NDArray[Any], truth: NDArray[Any]) -> tuple[Float, ...]:
+    """Compare in the closed form of Gneiting et al. (2005, Mon. Weather Rev. 133)."""
+    error = np.asarray(mean, dtype=np.float64) - truth
+    scaled = error / np.where(std > 0.0, std, np.nan)
+    density = np.exp(-0.5 * scaled**2) / np.sqrt(2.0 * np.pi)
+    value = std * (scaled * (2.0 * ndtr(scaled) - 1.0) + 2.0 * density - np.pi**-0.5)
+    return (
+        error,
+        np.square(std, dtype=np.float64) + 0.0 * error,
+        np.where(std > 0, value, np.abs(error)),
+    )
+
+
+def _means(
+    maps: dict[str, xr.DataArray], grid: Grid, weights: str | None, size: int | None
+) -> xr.Dataset:
+    """Weighted means over the cells, each map in one piece: the same bits for any chunks."""
+    space = (grid.y_dim, grid.x_dim)
+    area = np.ones(grid.ny)
+    if weights == "area" and grid.kind == "geographic":
+        area = np.cos(np.radians(np.clip(grid.canonical_y(), -90.0, 90.0)))
+    whole = grid.from_canonical(np.broadcast_to(area[:, None], grid.shape))
+    output = {name: Output(()) for name in _WORDS}
+    if size is not None:
+        output["rank_histogram"] = Output(("rank",), sizes={"rank": size + 1})
+    found = apply_core(
+        partial(_mean, area=whole, size=size, names=tuple(maps)),
+        *maps.values(),
+        core_dims=[space] * len(maps),
+        output=output,
+    )
+    result = xr.Dataset(found).drop_attrs()
+    return result if size is None else result.assign_coords(rank=np.arange(size + 1))
+
+
+def _mean(*maps: Float, area: Float, size: int | None, names: tuple[str, ...]) -> dict[str, Any]:
+    given = dict(zip(names, maps, strict=True))
+    there = np.isfinite(given["error"])
+    if not there.any():
+        raise ParameterError(
+            "there is no cell in which both all members and the truth have numbers"
+        )
+    share = area[there] / area[there].sum()
+    values = {name: values[there] for name, values in given.items()}
+    rmse = float(np.sqrt(share @ values["error"] ** 2))
+    spread = float(np.sqrt(share @ values["variance"]))
+    fair = 1.0 if size is None else np.sqrt((size + 1) / size)
+    found = {
+        "rmse": rmse,
+        "bias": share @ values["error"],
+        "spread": spread,
+        "spread_skill": fair * spread / rmse if rmse > 0.0 else np.nan,
+        "crps": share @ values["crps"],
+    }
+    if size is None:
+        return found
+    counts = np.zeros(size + 2)
+    below = values["below"].astype(np.intp)
+    above = below + values["equal"].astype(np.intp) + 1
+    each = share / (above - below)
+    np.add.at(counts, below, each)
+    np.add.at(counts, above, -each)
+    return found | {"rank_histogram": np.cumsum(counts)[:-1]}
+
+
+def _described(result: xr.Dataset, kind: str, attrs: Any) -> xr.Dataset:
+    for name, text in _WORDS.items():
+        units = "1" if name == "spread_skill" else None
+        result[name].attrs = derived_attrs(attrs, long_name=text, units=units)
+    if "rank_histogram" in result:
+        result["rank_histogram"].attrs = {
+            "long_name": "share of cells by rank of truth",
+            "units": "1",
+        }
+        result["rank"].attrs = {"long_name": "number of members below the truth", "units": "1"}
+    return result.assign_attrs(provenance("score", kind=kind))
