@@ -134,11 +134,11 @@ def steps(
     obj, obs, forecast, times, start, store, seed, time_dim, **settings
         As in `cycle`.
 
-    Yields
-    ------
-    Dataset
-        What `assimilate` returns, with the scalar coordinate `time_dim`: computed, or lazy from the
-        store where there is one.
+    Returns
+    -------
+    iterator of Dataset
+        What `assimilate` returns, time by time, with the scalar coordinate `time_dim`: computed, or
+        lazy from the store where there is one.
 
     Raises
     ------
