@@ -9,8 +9,9 @@ import xarray as xr
 from xr_spde._core.device import card_count
 from xr_spde._core.errors import MemoryGuardError, SolverError
 from xr_spde._core.options import set_options
+from xr_spde.fields.exact import ExactLikelihood
 from xr_spde.fields.field import GaussianField
-from xr_spde.fields.sar import operator
+from xr_spde.fields.sar import operator, tensor
 from xr_spde.sar import emulate
 from xr_spde.solvers.choose import choose
 from xr_spde.solvers.grid_factor import GridFactor
@@ -70,6 +71,22 @@ def test_members_are_those_of_the_processor(dtype):
     with set_options(device="cuda"):
         again = emulate(params, 40, seed=3, dtype=dtype, chunks=7)
     np.testing.assert_array_equal(again, members["cuda"])
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_the_likelihood_and_its_slope_are_those_of_the_processor(noise):
+    rng = np.random.default_rng(3)
+    fields = rng.standard_normal((4, *SHAPE))
+    fields[1:, 20:30, 40:60] = np.nan
+    kappa2, rho, theta = varied(4)
+    q, log_d = np.stack([kappa2, *tensor(rho, theta)]), rng.uniform(-1, 1, SHAPE)
+    found = {}
+    for device in ("cuda", "cpu"):
+        with set_options(device=device):
+            likelihood = ExactLikelihood(fields, "cylinder", rim=4)
+            found[device] = likelihood.value_and_slope(q, log_d, noise)
+    for there, here in zip(found["cuda"], found["cpu"], strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-8, atol=1e-8 * np.abs(here).max())
 
 
 def test_singular_matrices_are_refused():

@@ -246,6 +246,32 @@ def test_a_start_without_a_likelihood_is_left_for_the_one_before(fields, monkeyp
         exact._log_likelihood()
 
 
+def test_a_trend_does_not_carry_the_variance_off_where_there_are_no_cells(fields):
+    sea = fields.copy()
+    sea[:, :12, :12] = np.nan
+    exact = ExactProblem(*moments(sea), LocalModel("plane", 3), sea, anomalies=False)
+    exact.fit()
+    before = exact.local.nodes
+    exact._hold_back()
+    np.testing.assert_array_equal(exact.local.nodes, before)  # nothing to hold back
+    known = exact.local.cells(before)[3]
+    carried = before.copy()
+    carried[3, 0] = -40.0  # the corner
+    exact.local.nodes = carried
+    np.testing.assert_array_equal(exact.local.cells(carried)[3], known)
+    exact._hold_back()
+    assert exact.local.nodes[3, 0] == known.min() - 3.0
+    np.testing.assert_array_equal(exact.local.nodes[3, 1:], before[3, 1:])
+
+
+def test_a_climb_that_is_not_over_is_told_of(fields, monkeypatch):
+    monkeypatch.setattr("xr_spde.sar.mle._STEPS", 0)
+    jump = fields.copy()
+    jump[:, :, 20:] *= 30.0
+    with pytest.warns(UserWarning, match="log units left"):
+        estimate(xr.DataArray(jump, dims=("member", "y", "x")), "member", method="mle")
+
+
 @pytest.mark.parametrize(("boundary", "shape"), [("plane", (6, 7)), ("cylinder", (8, 14))])
 def test_regions_of_a_few_nodes(stationary, boundary, shape):
     small = stationary[:, : shape[0], : shape[1]]

@@ -14,24 +14,28 @@ section 2.4; model: LatticeVision, arXiv 2505.09803).
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.device import resolve_device
-from xr_spde._core.errors import ParameterError
+from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde.fields.sar import tensor_weights
 from xr_spde.fields.stencil import OFFSETS, periodicity
 from xr_spde.solvers.card import array_module
 from xr_spde.solvers.grid_factor import GridFactor
+from xr_spde.solvers.scaled import ScaledFactor
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
 
+_LOG = logging.getLogger(__name__)
 _LOG_2PI = math.log(2.0 * math.pi)
 
 _NEAR = list(product((-1, 0, 1), (-1, 0, 1)))
@@ -326,15 +330,20 @@ class ExactLikelihood:
         unknown = group.share * (float(spread[own, group.seen].sum()) / noise - observed)
         return mean, spread, value - 0.5 * misfit, 0.5 * (unknown + misfit)
 
-    def _factor(self, matrix: sp.csc_array, *, reach: int) -> GridFactor:
-        return GridFactor(
-            matrix,
-            shape=self.shape,
-            boundary=self.boundary,
-            reach=reach,
-            symmetric=reach == 2,
-            xp=array_module(resolve_device()),
-        )
+    def _factor(self, matrix: sp.csc_array, *, reach: int) -> GridFactor | ScaledFactor:
+        settings: dict[str, Any] = {
+            "shape": self.shape,
+            "boundary": self.boundary,
+            "reach": reach,
+            "xp": array_module(resolve_device()),
+        }
+        try:
+            return GridFactor(matrix, symmetric=reach == 2, **settings)
+        except SolverError as error:
+            if reach == 1:
+                raise
+            _LOG.info("factorised again with its rows and columns scaled: %s", error)
+            return ScaledFactor(matrix, **settings)
 
     def _gram(self, stencil: Float, precision: Float) -> Float:
         """Weights (25, n) of Q = B' D^-1 B."""

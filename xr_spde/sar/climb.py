@@ -18,7 +18,7 @@ def climb(
     precondition: Callable[[Float], Float],
     *,
     steps: int,
-) -> Float:
+) -> tuple[Float, float]:
     """Minimise by quasi-Newton steps that start from a given inverse Hessian.
 
     Parameters
@@ -34,15 +34,17 @@ def climb(
 
     Returns
     -------
-    ndarray (n,)
+    x : ndarray (n,)
+    left : float
+        Twice the decrease that the curvature promises of one step more.
     """
     value, slope = objective(x)
     pairs: list[tuple[Float, Float]] = []
-    for _ in range(steps):
+    for taken in range(steps + 1):
         step = -_two_loops(slope, pairs, precondition)
         # the information per unit of decrease: a thousandth of a log unit matters to nobody
         decrease = -float(step @ slope)
-        if decrease < 0.05:
+        if decrease < 0.05 or taken == steps:
             break
         length = min(1.0, 1.0 / max(float(np.abs(step).max()), 1e-12))
         for _ in range(8):
@@ -56,7 +58,7 @@ def climb(
         pairs.append((trial - x, slope_there - slope))
         pairs = [p for p in pairs if p[0] @ p[1] > 0.0][-_MEMORY:]
         x, value, slope = trial, there, slope_there
-    return x
+    return x, decrease
 
 
 def _two_loops(

@@ -73,3 +73,23 @@ def read_covariates(
         names.append(str(name))
         maps.append(own.to_canonical(stored))
     return tuple(names), np.stack(maps)
+
+
+def least_squares(members: Float, design: Float) -> Float:
+    """Coefficients of maps by ordinary least squares over all observations.
+
+    Parameters
+    ----------
+    members : ndarray (M, ny, nx)
+        NaN is missing.
+    design : ndarray (P, ny, nx)
+
+    Returns
+    -------
+    ndarray (P,)
+    """
+    seen = np.isfinite(members)
+    counts = seen.sum(0).astype(np.float64).ravel()
+    flat = design.reshape(len(design), -1)
+    right = flat @ np.where(seen, members, 0.0).sum(0).ravel()
+    return np.asarray(np.linalg.lstsq((flat * counts) @ flat.T, right, rcond=None)[0])

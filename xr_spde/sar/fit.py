@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.warn import warn
 from xr_spde.fields.sar import from_log_tensor
+from xr_spde.sar.covariates import least_squares
 from xr_spde.sar.local import LocalFit, LocalModel
-from xr_spde.sar.mle import ExactFit, ExactProblem, least_squares
+from xr_spde.sar.mle import ExactFit, ExactProblem
 from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, ReplicateProblem
 from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
 from xr_spde.sar.refine import refined

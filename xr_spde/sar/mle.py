@@ -23,6 +23,7 @@ from xr_spde.fields.exact import ExactLikelihood
 from xr_spde.fields.field import automatic_buffer
 from xr_spde.fields.sar import noise_gram
 from xr_spde.sar.climb import climb
+from xr_spde.sar.covariates import least_squares
 from xr_spde.sar.local import Local, LocalFit, LocalModel, jacobian_of, q_of
 from xr_spde.sar.patterns import make_positive
 from xr_spde.sar.whittle import LocalProblem, min_kappa2
@@ -36,6 +37,9 @@ _ROUNDS, _STEPS, _PROBES = 3, 6, 64
 # shares of the largest nugget that second differences allow, tried as a start
 _SHARES = (0.02, 0.1, 0.3, 0.6, 0.9)
 _NO_NUGGET = 1e-6
+# log variances may go so far beyond those of cells that the local likelihood knows (it knows none
+# without all eight neighbours), and so many log units may be left at the end unmentioned
+_BEYOND, _LEFT = 3.0, 10.0
 _NO_VALUE = (
     'method="mle" came to maps whose likelihood no double precision holds: fields that are '
     "constant, or all noise, somewhere. Try nugget=False, structure="
@@ -110,6 +114,7 @@ class ExactProblem:
         self._basis, self._gram = self.local.grid.basis(), self.local.gram
         self._log_noise, self._shift = -np.inf, noise_gram()[..., None]
         self._scale: Float | None = None
+        self._left = 0.0
         if nugget:
             # noise of variance t adds t times the trace of `_shift` to that of the moments
             traces = np.trace(self._gram) / np.trace(noise_gram())
@@ -135,6 +140,7 @@ class ExactProblem:
             self.local.nodes = begun
             self._take_noise(np.log(share * self._most))
             fit = self.local.fit()
+            self._hold_back()
             self._set_up(fit)
             with suppress(SolverError):  # hardly anything is left to the field
                 tried.append((self._log_likelihood(), self._log_noise, self.local.nodes, fit))
@@ -159,7 +165,9 @@ class ExactProblem:
         """
         local = self.local
         begun = local.nodes
-        self._set_up(local.refine())
+        start = local.refine()
+        self._hold_back()
+        self._set_up(start)
         if self._noisy:
             try:
                 self._log_likelihood()
@@ -186,6 +194,13 @@ class ExactProblem:
         if self._noisy:
             left = self._gram - self.nugget * self._shift
             self.local.gram = make_positive(left[..., None])[..., 0]
+
+    def _hold_back(self) -> None:
+        """Hold variances back that a trend has carried off towards cells of a coast."""
+        known = self.local.cells(self.local.nodes)[3]
+        held = self.local.nodes.copy()
+        held[3] = np.clip(held[3], known.min() - _BEYOND, known.max() + _BEYOND)
+        self.local.nodes = held
 
     def _set_up(self, start: LocalFit) -> None:
         """Set up the likelihood on the grid with its rim."""
@@ -285,7 +300,7 @@ class ExactProblem:
             nodes = np.asarray(solver.solve(slope[:count].reshape(-1, 1))).ravel()
             return np.append(nodes, slope[count:] / curvature)
 
-        best = climb(start, objective, precondition, steps=_STEPS * (1 + len(ends)))
+        best, self._left = climb(start, objective, precondition, steps=_STEPS * (1 + len(ends)))
         self.local.nodes = best[:count].reshape(shape)
         self._take_noise(float(best[-1]) if ends else self._log_noise)
         self._regress()
@@ -295,6 +310,13 @@ class ExactProblem:
         if uncertainty:
             self._scale = self._information_ratio()
         fit = local.result(uncertainty=uncertainty, scale=self._scale)
+        if self._left > _LEFT:
+            warn(
+                f"the climb to the maximum of the exact likelihood stopped with about "
+                f"{0.5 * self._left:.0f} log units left: maps and log_likelihood are not those "
+                "of the maximum. Cells unlike their neighbours (a coast, a jump of the variance) "
+                'slow it down; structure="stationary" or a region without them comes closer'
+            )
         _warn_of_bound(fit, np.asarray(np.isfinite(self._members).any(axis=0)))
         found = ExactFit(
             **vars(fit),
@@ -365,23 +387,3 @@ def _warn_of_bound(fit: LocalFit, seen: NDArray[np.bool_]) -> None:
             "what the grid can tell, or fields much smoother than the model at its scale; see "
             'whether method="whittle", which chooses a spacing and patterns, describes them better'
         )
-
-
-def least_squares(members: Float, design: Float) -> Float:
-    """Coefficients of maps by ordinary least squares over all observations.
-
-    Parameters
-    ----------
-    members : ndarray (M, ny, nx)
-        NaN is missing.
-    design : ndarray (P, ny, nx)
-
-    Returns
-    -------
-    ndarray (P,)
-    """
-    seen = np.isfinite(members)
-    counts = seen.sum(0).astype(np.float64).ravel()
-    flat = design.reshape(len(design), -1)
-    right = flat @ np.where(seen, members, 0.0).sum(0).ravel()
-    return np.asarray(np.linalg.lstsq((flat * counts) @ flat.T, right, rcond=None)[0])
