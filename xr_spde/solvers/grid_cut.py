@@ -98,12 +98,20 @@ class Grid:
         Largest distance of coupled nodes, in rows or columns.
     leaf : int
         Largest number of nodes that is not cut.
+    layers : int, default 1
+        Unknowns of every node, such as those of several times: they stay together.
     """
 
     shape: Pair
     periodic: tuple[bool, bool]
     reach: int
     leaf: int
+    layers: int = 1
+
+    @property
+    def size(self) -> int:
+        """Number of unknowns."""
+        return self.shape[0] * self.shape[1] * self.layers
 
     def root(self) -> Kind:
         """Return the whole grid."""
@@ -193,7 +201,9 @@ def _block(rows: Index, columns: Index, *, upright: bool = False) -> tuple[Index
     return (y.T.ravel(), x.T.ravel()) if upright else (y.ravel(), x.ravel())
 
 
-def grid(shape: Pair, *, boundary: str, reach: int = 1, leaf: int | None = None) -> Grid:
+def grid(
+    shape: Pair, *, boundary: str, reach: int = 1, leaf: int | None = None, layers: int = 1
+) -> Grid:
     """Check what decides a tree.
 
     Parameters
@@ -205,7 +215,9 @@ def grid(shape: Pair, *, boundary: str, reach: int = 1, leaf: int | None = None)
     reach : int, default 1
         Width of separators: 1 for a nine-point matrix B, 2 for B'B.
     leaf : int, optional
-        Largest number of nodes that is not cut; by default :data:`LEAF`.
+        Largest number of nodes that is not cut; by default :data:`LEAF` unknowns.
+    layers : int, default 1
+        Unknowns of every node.
 
     Returns
     -------
@@ -216,13 +228,16 @@ def grid(shape: Pair, *, boundary: str, reach: int = 1, leaf: int | None = None)
     UnknownNameError
         For an unknown boundary.
     ParameterError
-        For a shape, reach or leaf below one.
+        For a shape, reach, leaf or number of layers below one.
     """
     if boundary not in PERIODIC:
         raise unknown("boundary", boundary, PERIODIC)
     if len(shape) != 2 or min(shape) < 1:
         raise ParameterError(f"shape is {shape}; expected (ny, nx) with at least one node each")
-    leaf = LEAF if leaf is None else leaf
-    if reach < 1 or leaf < 1:
-        raise ParameterError(f"reach is {reach}, leaf is {leaf}; expected at least 1 for both")
-    return Grid((int(shape[0]), int(shape[1])), PERIODIC[boundary], int(reach), int(leaf))
+    if reach < 1 or layers < 1 or (leaf is not None and leaf < 1):
+        raise ParameterError(
+            f"reach is {reach}, leaf is {leaf}, layers is {layers}; expected at least 1 for each"
+        )
+    leaf = max(LEAF // layers, LEAF // 8) if leaf is None else leaf
+    sides = int(shape[0]), int(shape[1])
+    return Grid(sides, PERIODIC[boundary], int(reach), int(leaf), int(layers))

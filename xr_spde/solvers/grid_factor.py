@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde.solvers import card
 from xr_spde.solvers.grid_cut import grid
-from xr_spde.solvers.grid_fronts import Elimination, places
+from xr_spde.solvers.grid_fronts import Elimination, checked, places
 from xr_spde.solvers.grid_gram import gram_diagonal
 from xr_spde.solvers.grid_memory import WORKSPACE, block_width, predict
 from xr_spde.solvers.grid_sweeps import Sweeps
@@ -38,8 +38,8 @@ class GridFactor:
 
     Parameters
     ----------
-    matrix : sparse matrix (ny * nx, ny * nx)
-        Finite real values; node ``(j, i)`` is row ``j * nx + i``.
+    matrix : sparse matrix (layers * ny * nx, layers * ny * nx)
+        Finite real values; node ``(j, i)`` of layer t is row ``(t * ny + j) * nx + i``.
     shape : tuple of int
         ``(ny, nx)``.
     boundary : {"cylinder", "plane", "torus", "paper"}
@@ -53,6 +53,8 @@ class GridFactor:
         Of the factor and of solutions; see :meth:`error` and :meth:`solve_refined`.
     leaf : int, optional
         Largest box that is not cut; the default is the fastest measured.
+    layers : int, default 1
+        Unknowns of every node, such as times.
     xp : module, default numpy
         numpy, or cupy: the factor is on the card then.
 
@@ -85,13 +87,15 @@ class GridFactor:
         symmetric: bool = False,
         dtype: Any = np.float64,
         leaf: int | None = None,
+        layers: int = 1,
         xp: types.ModuleType = np,
     ) -> None:
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float64, np.float32):
             raise ParameterError(f"dtype is {self.dtype}; expected float64 or float32")
-        made = grid(shape, boundary=boundary, reach=reach, leaf=leaf)
-        matrix = _checked(matrix, shape)
+        made = grid(shape, boundary=boundary, reach=reach, leaf=leaf, layers=layers)
+        matrix = checked(matrix, made)
+        self._symmetric = symmetric
         self.memory = predict(made, symmetric=symmetric, dtype=self.dtype, host=xp is np)
         self._xp = xp
         self._guard(self.memory.peak, f"the factor of a grid of {shape[0]} x {shape[1]} nodes")
@@ -305,6 +309,39 @@ class GridFactor:
         with single_blas_thread(), card.exhausted(self._xp, "inverting", needed):
             yield
 
+    def sample(self, noise: Float) -> Float:
+        """Draw from the Gaussian whose precision is the matrix, from the root of the tree down.
+
+        Parameters
+        ----------
+        noise : ndarray (n,) or (n, K)
+            White noise z on the host.
+
+        Returns
+        -------
+        ndarray, shape of noise
+            Of covariance ``A^-1``; the bits of a column do not depend on the others.
+
+        Raises
+        ------
+        ParameterError
+            For another shape, or a matrix that was not declared symmetric.
+        """
+        if not self._symmetric or noise.ndim not in (1, 2) or len(noise) != self.n:
+            raise ParameterError(
+                f"noise has shape {noise.shape}; expected ({self.n}, K) and symmetric=True"
+            )
+        xp, columns = self._xp, noise.reshape(self.n, -1)
+        x, out = xp.zeros((self.n, self._block), dtype=self.dtype), np.empty(columns.shape)
+        with single_blas_thread():
+            for start in range(0, columns.shape[1], self._block):
+                part = slice(start, min(start + self._block, columns.shape[1]))
+                x[:, part.stop - start :] = 0
+                x[:, : part.stop - start] = xp.asarray(columns[:, part])[self._order]
+                self._sweeps.sample(x)
+                out[:, part] = self._host(x[self._place, : part.stop - start])
+        return out.reshape(noise.shape)
+
     def inverse_diagonal(self) -> Float:
         """Diagonal of ``A^-1`` by selected inversion.
 
@@ -360,19 +397,3 @@ class GridFactor:
             diagonal = gram_diagonal(self._sweeps)
         placed: Float = self._host(diagonal)[self._tree.place].astype(np.float64)
         return placed
-
-
-def _checked(matrix: sp.csc_array, shape: tuple[int, int]) -> sp.csc_array:
-    """Matrix in compressed columns with no entry twice, of finite values."""
-    n = shape[0] * shape[1]
-    if matrix.shape != (n, n):
-        raise ParameterError(f"matrix has shape {matrix.shape}; expected {(n, n)} for {shape}")
-    if np.iscomplexobj(matrix):
-        raise ParameterError(f"matrix is {matrix.dtype}; expected real numbers")
-    ordered = sp.csc_array(matrix, dtype=np.float64)
-    if not ordered.has_canonical_format:
-        ordered = ordered.copy()
-        ordered.sum_duplicates()
-    if not np.isfinite(ordered.data).all():
-        raise ParameterError("matrix holds NaN or infinite values; expected finite numbers")
-    return ordered

@@ -62,6 +62,43 @@ class Places:
         return entries, self.spot[entries] - part.start * batch.front**2
 
 
+def checked(matrix: sp.csc_array, grid: Grid) -> sp.csc_array:
+    """Check a matrix on a grid.
+
+    Parameters
+    ----------
+    matrix : sparse matrix (n, n)
+        To be factorised.
+    grid : Grid
+        What decides the tree.
+
+    Returns
+    -------
+    scipy.sparse.csc_array (n, n)
+        In compressed columns with no entry twice, of finite values.
+
+    Raises
+    ------
+    ParameterError
+        For another shape, complex or non-finite values.
+    """
+    n = grid.size
+    if matrix.shape != (n, n):
+        each = "" if grid.layers == 1 else f" and {grid.layers} layers"
+        raise ParameterError(
+            f"matrix has shape {matrix.shape}; expected {(n, n)} for {grid.shape}{each}"
+        )
+    if np.iscomplexobj(matrix):
+        raise ParameterError(f"matrix is {matrix.dtype}; expected real numbers")
+    ordered = sp.csc_array(matrix, dtype=np.float64)
+    if not ordered.has_canonical_format:
+        ordered = ordered.copy()
+        ordered.sum_duplicates()
+    if not np.isfinite(ordered.data).all():
+        raise ParameterError("matrix holds NaN or infinite values; expected finite numbers")
+    return ordered
+
+
 def places(matrix: sp.csc_array, grid: Grid) -> Places:
     """Find the entries of a sparse matrix in the fronts; the last two patterns are kept.
 

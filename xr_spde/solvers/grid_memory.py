@@ -88,8 +88,8 @@ def predict(grid: Grid, *, symmetric: bool, dtype: Any, host: bool = True) -> Me
         ``factor`` exactly, workspaces as upper bounds.
     """
     kind_of_number = np.dtype(dtype)
-    size, n = kind_of_number.itemsize, grid.shape[0] * grid.shape[1]
-    entries = (2 * grid.reach + 1) ** 2 * n
+    size, n, layers = kind_of_number.itemsize, grid.size, grid.layers
+    entries = (2 * grid.reach + 1) ** 2 * n * min(layers, 3)
     width = block_width(n, kind_of_number, host=host)
     kept = inner = nodes = widest = 0
     squares, rims = [0], [0]
@@ -97,7 +97,7 @@ def predict(grid: Grid, *, symmetric: bool, dtype: Any, host: bool = True) -> Me
         squares.append(0)
         rims.append(0)
         for kind, count in level.items():
-            pivots, rim = grid.cut(kind).pivots, kind.rim
+            pivots, rim = layers * grid.cut(kind).pivots, layers * kind.rim
             front = pivots + rim
             kept += count * pivots * (front if symmetric else front + rim)
             inner += count * pivots * front if grid.cut(kind).children else 0

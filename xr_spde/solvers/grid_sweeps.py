@@ -157,6 +157,25 @@ class Sweeps:
                 else:
                     xp.matmul(blocks.down[part], front, out=pivots)
 
+    def sample(self, x: Any) -> None:
+        """Turn white noise into a draw of precision A, in place; A symmetric.
+
+        Parameters
+        ----------
+        x : array (n, K)
+            Noise in the order of elimination, C-contiguous; the draw on return.
+        """
+        xp, width = self.xp, x.shape[1]
+        for level, held, indices in zip(self.tree.levels, self.blocks, self.index, strict=True):
+            for batch, blocks, index in zip(level, held, indices, strict=True):
+                p = batch.pivots
+                for part in batch.parts(self._step(batch, width)):
+                    pivots = x[batch.rows(part)].reshape(-1, p, width)
+                    root = xp.linalg.cholesky(blocks.down[part, :, :p])
+                    drawn = xp.matmul(root, pivots)
+                    drawn += xp.matmul(blocks.down[part, :, p:], x[index[part, p:]])
+                    pivots[...] = drawn
+
     def inverse(self, where: Places | None, *, transposed: bool) -> tuple[Any, Any]:
         """Compute the selected inverse.
 

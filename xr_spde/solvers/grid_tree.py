@@ -9,7 +9,7 @@ children are added to their parents by slices of whole stacks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -112,9 +112,9 @@ class GridTree:
     levels : tuple of tuple of Batch
         From the root down.
     order : ndarray of int (n,)
-        Flat index of the node at each position of the elimination.
+        Flat index of the unknown at each position of the elimination, layer by layer.
     place : ndarray of int (n,)
-        Position of each node.
+        Position of each unknown.
     """
 
     grid: Grid
@@ -124,7 +124,7 @@ class GridTree:
 
     @property
     def n(self) -> int:
-        """Number of nodes."""
+        """Number of unknowns."""
         return self.order.size
 
     @property
@@ -280,4 +280,32 @@ def grow(grid: Grid) -> GridTree:
             )
             update += len(index) * rim
         built.append(tuple(batches))
-    return GridTree(grid, tuple(built), np.argsort(place), place)
+    return _layered(GridTree(grid, tuple(built), np.argsort(place), place))
+
+
+def _layered(tree: GridTree) -> GridTree:
+    """Give every node its layers, next to one another in the order of elimination."""
+    layers, nodes = tree.grid.layers, tree.order.size
+    if layers == 1:
+        return tree
+
+    def spread(index: Index) -> Index:
+        wide: Index = (index[..., None] * layers + np.arange(layers)).reshape(*index.shape[:-1], -1)
+        return wide
+
+    def runs(given: tuple[Run, ...]) -> tuple[Run, ...]:
+        return tuple((layers * a, layers * b, layers * length) for a, b, length in given)
+
+    def links(given: tuple[Link, ...]) -> tuple[Link, ...]:
+        return tuple(replace(one, pivots=runs(one.pivots), rim=runs(one.rim)) for one in given)
+
+    levels = tuple(
+        tuple(
+            Batch(layers * b.pivots, layers * b.rim, b.count, layers * b.start, b.number,
+                  layers * b.update, spread(b.index), links(b.links))
+            for b in level
+        )
+        for level in tree.levels
+    )  # fmt: skip
+    order = (tree.order[:, None] + nodes * np.arange(layers)).ravel()
+    return GridTree(tree.grid, levels, order, np.argsort(order))
