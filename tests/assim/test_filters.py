@@ -66,10 +66,10 @@ def test_denkf_subtracts_half_the_gain(linear):
 
 
 def perturbations(linear, seed):
-    """Errors (N, p) from the published streams: one per member, centred and rescaled."""
+    """Errors (N, p) from the published streams: one per member, centred."""
     size, p = linear.HE.shape
     drawn = np.stack([member_generator(seed, j).standard_normal(p) for j in range(size)])
-    return np.sqrt(linear.r * size / (size - 1)) * (drawn - drawn.mean(axis=0))
+    return np.sqrt(linear.r) * (drawn - drawn.mean(axis=0))
 
 
 @pytest.mark.parametrize(("n", "p", "size"), [(12, 7, 20), (12, 30, 20), (12, 5, 9)])

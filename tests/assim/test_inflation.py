@@ -23,6 +23,13 @@ def test_inflate_multiplies_the_spread_and_keeps_the_mean(make):
         inflate(members, [1.0] * 11 + [0.5])
 
 
+def test_inflation_in_single_precision_keeps_its_digits_on_a_large_mean(make):
+    members = (54_000.0 + 0.1 * make().E).astype(np.float32)
+    exact = members.astype(np.float64)
+    expected = exact.mean(axis=0) + 1.5 * (exact - exact.mean(axis=0))
+    np.testing.assert_allclose(inflate(members, 1.5), expected, rtol=0, atol=0.0025)  # 2^-8.6
+
+
 def test_adaptive_inflation_finds_the_missing_variance():
     """Members have a third of the variance that the truth has around their mean."""
     rng = np.random.default_rng(0)

@@ -42,24 +42,23 @@ _BLOCK = 4096
 
 
 def _etkf(projection: Projection, entropy: int) -> Float:
-    values, vectors = np.linalg.eigh(projection.gram)
-    values = 1.0 + np.maximum(values, 0.0)
-    weights = vectors @ ((vectors.T @ projection.pull) / values)
-    return compose(weights, (vectors / np.sqrt(values)) @ vectors.T)
+    values, vectors, _ = projection.modes
+    return compose(projection.weights, (vectors / np.sqrt(1.0 + values)) @ vectors.T)
 
 
 def _denkf(projection: Projection, entropy: int) -> Float:
-    identity = np.eye(projection.size)
-    both = np.column_stack([projection.pull, projection.gram])
-    solved = np.linalg.solve(identity + projection.gram, both)
-    return compose(solved[:, 0], identity - 0.5 * solved[:, 1:])
+    values, vectors, _ = projection.modes
+    return compose(
+        projection.weights, (vectors / (1.0 + values) * (1.0 + 0.5 * values)) @ vectors.T
+    )
 
 
 def _perturbations(projection: Projection, entropy: int) -> tuple[Float, Float, Float]:
     """``S e'``, ``e e'`` and ``e d`` of whitened draws e (N, p), centred over the members.
 
     Errors are independent in whitened units whatever R, so that e is standard normal; each member
-    has a stream of its own.
+    has a stream of its own. Centring leaves the covariance of the draws over the members what it
+    is, with N - 1 in its denominator without bias: they are not scaled up.
     """
     size, xp = projection.size, namespace(projection.anomalies)
     streams = [member_generator(entropy, member) for member in range(size)]
@@ -68,7 +67,6 @@ def _perturbations(projection: Projection, entropy: int) -> tuple[Float, Float, 
         part = slice(start, min(start + _BLOCK, projection.count))
         drawn = np.stack([stream.standard_normal(part.stop - start) for stream in streams])
         drawn -= drawn.mean(axis=0)
-        drawn *= np.sqrt(size / (size - 1))  # centred draws keep their covariance
         draws = xp.asarray(drawn)
         crossed += projection.anomalies[:, part] @ draws.T
         gram += draws @ draws.T
@@ -79,8 +77,9 @@ def _perturbations(projection: Projection, entropy: int) -> tuple[Float, Float, 
 def _enkf(projection: Projection, entropy: int) -> Float:
     size = projection.size
     crossed, _, _ = _perturbations(projection, entropy)
-    pulls = projection.pull[:, None] - np.sqrt(size - 1) * projection.gram + crossed
-    solved = np.linalg.solve(np.eye(size) + projection.gram, pulls)
+    values, vectors, pull = projection.modes
+    pulls = pull[:, None] - np.sqrt(size - 1) * values[:, None] * vectors.T + vectors.T @ crossed
+    solved = vectors @ (pulls / (1.0 + values)[:, None])
     return np.asarray(np.eye(size) + solved.T @ centring(size) / np.sqrt(size - 1))
 
 

@@ -97,8 +97,10 @@ def inflate(ensemble: Any, factor: ArrayLike) -> Any:
     by = xp.asarray(factor, dtype=members.dtype)
     if not bool((by >= 1.0).all()):
         check_inflation(float(by.min()))
-    mean = members.mean(axis=0)
-    return mean + by * (members - mean)
+    departures = members - members[0]  # digits are kept where the mean is large
+    departures += (by - 1.0) * (departures - departures.mean(axis=0))
+    departures += members[0]
+    return departures
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ for localisation through the errors of observation.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from xr_spde.assim.arrays import as_members, namespace, refuse_broken, to_host
 from xr_spde.assim.inflation import check_inflation, check_share
 from xr_spde.assim.localization import Neighbours, Places, check_radius, grid_step
 from xr_spde.assim.noise import ErrorModel
-from xr_spde.assim.projection import Projection, project
+from xr_spde.assim.projection import STEEP, Projection, project
 from xr_spde.assim.roots import inverse_roots
 from xr_spde.assim.transforms import mean_preserving_rotation
 from xr_spde.solvers.threads import single_blas_thread
@@ -182,15 +183,25 @@ class LocalFilter:
         xp = namespace(self._rows)
         mean = columns.mean(axis=1, keepdims=True)
         prior = columns - mean
-        posterior = prior.copy()
-        which, gram, pull = self._local(points)
-        for some, roots in inverse_roots(gram, dtype=dtype):
-            chosen = xp.asarray(which[some])
-            weights = xp.matmul(roots, xp.matmul(roots, pull[xp.asarray(some)]))
+        posterior, shrink = prior.copy(), (self.size - 1) ** -0.5
+        few = 4 * columns.shape[2] <= self.size
+        local = _Local(self._neighbours.of(points), self._rows, self._innovation)
+        gram, pull, steep = local.matrices()
+        calm = np.flatnonzero(~steep)
+        if steep.any():
+            for some, root, weights in local.decomposed(np.flatnonzero(steep)):
+                chosen = xp.asarray(local.which[some])
+                mean[chosen] += shrink * xp.matmul(weights.transpose(0, 2, 1), prior[chosen])
+                posterior[chosen] = xp.matmul(root, prior[chosen])
+            gram, pull = gram[xp.asarray(calm)], pull[xp.asarray(calm)]
+        for some, roots in inverse_roots(gram, dtype=dtype, few=few):
+            turn = roots if few else roots.formed()
+            chosen = xp.asarray(local.which[calm[some]])
             anomalies = prior[chosen]
-            posterior[chosen] = xp.matmul(roots, anomalies)
-            weights *= (self.size - 1) ** -0.5
-            mean[chosen] += xp.matmul(weights.transpose(0, 2, 1), anomalies)
+            turned = turn(xp.concatenate([anomalies, pull[xp.asarray(some)]], axis=2))
+            posterior[chosen] = turned[:, :, :-1]
+            weights = turn(turned[:, :, -1:])
+            mean[chosen] += shrink * xp.matmul(weights.transpose(0, 2, 1), anomalies)
         if self._rtpp:
             posterior += self._rtpp * (prior - posterior)
         if self._inflation != 1.0:
@@ -205,33 +216,71 @@ class LocalFilter:
             posterior *= 1.0 + self._rtps * (before - after) / xp.where(after > 0, after, 1.0)
         return posterior + mean
 
-    def _local(self, points: Places) -> tuple[NDArray[np.intp], Any, Any]:
-        """Points with observations (m,), and their matrices (m, N, N) and vectors (m, N, 1)."""
-        xp = namespace(self._rows)
-        first, near, weight = self._neighbours.of(points)
-        count = np.diff(first)
-        widths = padded(count)
-        near, weight = np.append(near, len(self._rows) - 1), np.append(weight, 0.0)
-        which = np.argsort(widths, kind="stable")
-        which = which[widths[which] > 0]
-        gram = xp.empty((which.size, self.size, self.size))
-        pull = xp.empty((which.size, self.size, 1))
-        start = 0
+
+class _Local:
+    """Observations around points, gathered in stacks of points that have about as many.
+
+    Attributes
+    ----------
+    which : ndarray of int (m,)
+        Points with any observation, in the order of the stacks.
+    """
+
+    def __init__(self, near: tuple[Any, Any, Any], rows: Any, innovation: Any) -> None:
+        first, index, weight = near
+        self._rows, self._innovation = rows, innovation
+        self._first, self._count = first, np.diff(first)
+        self._widths = padded(self._count)
+        # The last row stands for observations that are not there.
+        self._near, self._weight = np.append(index, len(rows) - 1), np.append(weight, 0.0)
+        order = np.argsort(self._widths, kind="stable")
+        self.which = order[self._widths[order] > 0]
+
+    def _stacks(self, places: NDArray[np.intp]) -> Iterator[tuple[slice, Any, Any, Any]]:
+        """Parts of `places` in `which`, with rows (m, k, N), their weights, and innovations."""
+        xp, size = namespace(self._rows), self._rows.shape[1]
+        which, start = self.which[places], 0
         while start < which.size:
-            width = int(widths[which[start]])
-            step = max(1, min(_STACK, _PAIRS // (width * self.size)))
-            some = which[start : start + step]
-            some = some[widths[some] == width]
+            width = int(self._widths[which[start]])
+            some = which[start : start + max(1, min(_STACK, _PAIRS // (width * size)))]
+            some = some[self._widths[some] == width]
             part = slice(start, start + some.size)
             start = part.stop
-            places = first[some][:, None] + np.arange(width)
-            places = np.where(np.arange(width) < count[some][:, None], places, near.size - 1)
-            index, scale = xp.asarray(near[places]), xp.asarray(weight[places])
-            rows = self._rows.take(index, axis=0)
-            weighted = (rows * scale[:, :, None]).transpose(0, 2, 1)
+            steps = np.arange(width)
+            at = np.where(
+                steps < self._count[some][:, None],
+                self._first[some][:, None] + steps,
+                self._near.size - 1,
+            )
+            index = xp.asarray(self._near[at])
+            scale = xp.asarray(self._weight[at])[:, :, None]
+            yield part, self._rows.take(index, axis=0), scale, self._innovation[index][:, :, None]
+
+    def matrices(self) -> tuple[Any, Any, NDArray[np.bool_]]:
+        """``G`` (m, N, N), ``S d`` (m, N, 1), and where G is too large to be the square of S."""
+        xp, size, count = namespace(self._rows), self._rows.shape[1], self.which.size
+        gram, pull = xp.empty((count, size, size)), xp.empty((count, size, 1))
+        for part, rows, scale, innovation in self._stacks(np.arange(count)):
+            weighted = (rows * scale).transpose(0, 2, 1)
             xp.matmul(weighted, rows, out=gram[part])
-            xp.matmul(weighted, self._innovation[index][:, :, None], out=pull[part])
-        return which, gram, pull
+            xp.matmul(weighted, innovation, out=pull[part])
+        traces = gram.reshape(count, size * size)[:, :: size + 1].sum(axis=1)
+        return gram, pull, to_host(traces) > STEEP
+
+    def decomposed(self, places: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], Any, Any]]:
+        """Places, roots (m, N, N) and weights (m, N, 1) by singular values, without the square."""
+        xp, size = namespace(self._rows), self._rows.shape[1]
+        for part, rows, scale, innovation in self._stacks(places):
+            tall = rows * xp.sqrt(scale)
+            left, seen, right = xp.linalg.svd(tall.transpose(0, 2, 1), full_matrices=False)
+            limit = np.finfo(float).eps * max(tall.shape[1:])
+            seen = xp.where(seen > limit * seen[:, :1], seen, 0.0)[:, None, :]
+            along = xp.matmul(right, xp.sqrt(scale) * innovation).transpose(0, 2, 1)
+            seen2 = 1.0 + seen * seen
+            weights = (left * (seen * along / seen2)).sum(axis=2, keepdims=True)
+            shrunk = left * (1.0 - 1.0 / xp.sqrt(seen2))
+            roots = xp.eye(size) - xp.matmul(shrunk, left.transpose(0, 2, 1))
+            yield places[part], roots, weights
 
 
 def letkf(

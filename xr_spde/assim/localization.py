@@ -292,8 +292,11 @@ class Neighbours:
             return first, np.tile(np.arange(p), n), np.ones(n * p)
         tree = cKDTree(points.xyz)
         found = tree.sparse_distance_matrix(self._tree, self._reach, output_type="ndarray")
-        found = found[np.argsort(found["i"] * p + found["j"])]
-        weight = self._taper(self.sites.along(found["v"]), self.radius)
-        kept = weight > 0.0
-        point, which = found["i"][kept], found["j"][kept]
-        return np.searchsorted(point, np.arange(n + 1)), which, weight[kept]
+        point, which, chord = (np.ascontiguousarray(found[name]) for name in "ijv")
+        weight = self._taper(self.sites.along(chord), self.radius)
+        order = np.argsort(point * p + which)
+        if not weight.all():
+            order = order[weight[order] > 0.0]
+        first = np.zeros(n + 1, dtype=np.intp)
+        np.cumsum(np.bincount(point[order], minlength=n), out=first[1:])
+        return first, which[order], weight[order]

@@ -26,6 +26,9 @@ Float = NDArray[np.float64]
 
 _BLOCK = 1024
 
+STEEP = 1e6
+"""Size of ``G = S S'`` beyond which rounding of the square costs the smallest directions digits."""
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -82,11 +85,40 @@ class Projection:
         """Trace of ``R^-1 H P H'``: variance of observed members in units of the errors."""
         return float(np.trace(self.gram))
 
+    @cached_property
+    def modes(self) -> tuple[Float, Float, Float]:
+        """Eigenvalues and eigenvectors V of G, and the pull along these, ``V' S d``; on the host.
+
+        Where observations are far more accurate than the ensemble, rounding of G would drown the
+        directions that nobody observes: S itself is decomposed then.
+        """
+        with single_blas_thread():
+            values, vectors = np.linalg.eigh(self.gram)
+            if values[-1] <= STEEP:
+                return np.maximum(values, 0.0), vectors, vectors.T @ self.pull
+            xp = namespace(self.anomalies)
+            both = xp.concatenate([self.anomalies.T, self.innovation[:, None]], axis=1)
+            root = to_host(xp.linalg.qr(both, mode="r"))  # S' = Q root, d = Q right
+            left, singular, right = np.linalg.svd(root[:, :-1].T)
+        seen = np.zeros(self.size)
+        seen[: singular.size] = singular
+        seen[seen <= seen[0] * np.finfo(float).eps * max(self.size, self.count)] = 0.0
+        along = np.zeros(self.size)
+        along[: singular.size] = (right @ root[:, -1])[: singular.size]
+        return seen * seen, left, seen * along
+
+    @cached_property
+    def weights(self) -> Float:
+        """``w = (I + G)^-1 S d``: how far the mean moves along each anomaly."""
+        values, vectors, pull = self.modes
+        return np.asarray(vectors @ (pull / (1.0 + values)))
+
     @property
     def chi_square(self) -> float:
         """``(y - h)' (H P H' + R)^-1 (y - h)``; about p where ensemble and errors are right."""
-        weights = np.linalg.solve(np.eye(self.size) + self.gram, self.pull)
-        return self.misfit - float(self.pull @ weights)
+        xp, weights = namespace(self.anomalies), self.weights
+        left = self.innovation - xp.asarray(weights) @ self.anomalies
+        return float((left * left).sum()) + float(weights @ weights)
 
 
 def project(

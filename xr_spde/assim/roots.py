@@ -10,7 +10,7 @@ less on a graphics card, and the figures of one matrix do not depend on its neig
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,8 @@ Float = NDArray[np.float64]
 _ENOUGH = {"float64": 2e-16, "float32": 2e-8}
 _WIDEST_SINGLE = 14  # half octaves: to condition 128 single precision is as good as its data
 _WIDEST = 60  # half octaves: beyond condition 1e9 eigenvectors are as good
+_LONGEST = 24  # degree of a polynomial that multiplies columns
+_COLUMN = 0.25  # of the cost of a product of matrices, per degree of such a polynomial
 _STACK = 12  # matrices at once: the five that are worked on stay in cache
 
 
@@ -55,8 +57,7 @@ def best_polynomial(low: float, high: float, degree: int) -> tuple[Float, float]
     """
     reach = max(1.0 - low, high - 1.0)
     if reach < 0.02:
-        series = np.cumprod([1.0, *(0.5 / k - 1.0 for k in range(1, degree + 2))])
-        return np.asarray(series[:-1]), float(abs(series[-1]) * reach ** (degree + 1)) * 1.1
+        return _series(reach, degree)
     share = 0.5 - 0.5 * np.cos(np.linspace(0.0, np.pi, 1001))  # dense at both ends
     grid = np.union1d(low * (high / low) ** share, low + (high - low) * share)
     picks = np.linspace(0, grid.size - 1, degree + 2).round().astype(int)
@@ -76,8 +77,31 @@ def best_polynomial(low: float, high: float, degree: int) -> tuple[Float, float]
     return np.asarray(coefficients), float(np.abs(left).max()) * 1.0001
 
 
+def _series(reach: float, degree: int) -> tuple[Float, float]:
+    """Series of ``(1 + t)^-1/2``, and a bound of its error for ``|t| <= reach < 1``."""
+    series = np.cumprod([1.0, *(0.5 / k - 1.0 for k in range(1, degree + 2))])
+    error = abs(series[-1]) * reach ** (degree + 1) / (1.0 - reach)
+    return np.asarray(series[:-1]), float(error)
+
+
+def _last(low: float, high: float, enough: float, *, few: bool) -> tuple[Float, float] | None:
+    """Polynomial that ends a schedule, and its cost in products; None where none is enough."""
+    if not few:
+        for degree in (1, 2, 4):
+            coefficients, error = best_polynomial(low, high, degree)
+            if error <= enough:
+                return coefficients, 0.5 * degree
+        return None
+    reach = max(1.0 - low, high - 1.0)
+    for degree in range(1, _LONGEST if reach < 0.5 else 0):
+        coefficients, error = _series(reach, degree)
+        if error <= enough:
+            return coefficients, _COLUMN * degree
+    return None
+
+
 @lru_cache(maxsize=128)
-def schedule(kind: int, dtype: str = "float64") -> tuple[Float, ...]:
+def schedule(kind: int, dtype: str = "float64", *, few: bool = False) -> tuple[Float, ...]:
     """Polynomials that turn a spectrum in [2**(-kind / 2), 1] into ones.
 
     Parameters
@@ -86,28 +110,41 @@ def schedule(kind: int, dtype: str = "float64") -> tuple[Float, ...]:
         Half octaves that the spectrum spans, > 0.
     dtype : {"float64", "float32"}, default "float64"
         Of the matrices: how close to one is close enough.
+    few : bool, default False
+        Whether the last polynomial will multiply a few columns, and may have a high degree, or is
+        to be formed.
 
     Returns
     -------
     tuple of ndarray
-        Coefficients in powers of ``a - 1``, one array per step, of degree 1, 2 or 4.
+        Coefficients in powers of ``a - 1``, one array per step, of degree 1, 2 or 4 but for the
+        last one where `few`; those of the least work.
     """
     low, high, enough = 2.0 ** (-0.5 * kind), 1.0, _ENOUGH[dtype]
-    steps: list[Float] = []
-    while True:
-        tries = [best_polynomial(low, high, degree) for degree in (1, 2, 4)]
-        done = [coefficients for coefficients, error in tries if error <= enough]
-        if done:
-            return (*steps, done[0])
-        coefficients, error = tries[1]
-        after = (1.0 - error) ** 2, (1.0 + error) ** 2
-        if best_polynomial(*after, 4)[1] > enough:
-            coefficients, error = tries[2]
-        steps.append(coefficients)
-        low, high = (1.0 - error) ** 2, (1.0 + error) ** 2
+    found: list[tuple[float, tuple[Float, ...]]] = []
+    steps: tuple[Float, ...] = ()
+    spent = 0.0
+    while not found or spent < min(cost for cost, _ in found):
+        last = _last(low, high, enough, few=few)
+        if last is not None:
+            found.append((spent + last[1], (*steps, last[0])))
+        after = []
+        for degree in (2, 4):  # products: the polynomial, and what it multiplies
+            coefficients, error = best_polynomial(low, high, degree)
+            bounds = (1.0 - error) ** 2, (1.0 + error) ** 2
+            after.append((coefficients, bounds))
+            last = _last(*bounds, enough, few=few)
+            if last is not None:
+                cost = spent + 0.5 * degree + 2.0 + bool(steps) + last[1]
+                found.append((cost, (*steps, coefficients, last[0])))
+        spent += 4.0 + bool(steps)
+        steps, (low, high) = (*steps, after[1][0]), after[1][1]
+    return min(found, key=lambda one: one[0])[1]
 
 
-def _polynomial(xp: Any, t: Any, coefficients: Float, work: list[Any], out: Any) -> None:
+def _polynomial(
+    xp: Any, t: Any, coefficients: Sequence[float] | Float, work: list[Any], out: Any
+) -> None:
     """Put ``sum_k c_k t^k``, of degree 1, 2 or 4, into `out`; t and `work` are overwritten."""
     square, inner = work
     c = [float(value) for value in coefficients]
@@ -133,32 +170,76 @@ def _diagonal(stack: Any) -> Any:
     return stack.reshape(len(stack), -1)[:, :: stack.shape[-1] + 1]
 
 
-def _iterate(xp: Any, gram: Any, kind: int, work: Any) -> Any:
+class Root:
+    """Symmetric roots of a stack, as ``q(t) z`` with the last polynomial q not yet formed.
+
+    Where few columns are to be multiplied, products with t cost less than the matrix q(t).
+
+    Parameters
+    ----------
+    z : array (m, N, N) or None
+        What the steps before the last one made; None for the identity.
+    t : array (m, N, N), optional
+        Argument of the polynomial; without it, the roots are z.
+    coefficients : sequence of float, default (1,)
+        Of q.
+    work : list of array (m, N, N)
+        Room for three stacks, to form the roots.
+    """
+
+    def __init__(
+        self, z: Any, t: Any = None, coefficients: Sequence[float] = (1.0,), work: Any = ()
+    ) -> None:
+        self._z, self._t, self._work = z, t, work
+        self._c = [float(value) for value in coefficients]
+
+    def __call__(self, columns: Any) -> Any:
+        """Return the product with columns (m, N, k), in the precision of the roots."""
+        xp, kind = namespace(columns), (self._z if self._t is None else self._t).dtype
+        start = columns.astype(kind, copy=False)
+        if self._z is not None:
+            start = xp.matmul(self._z, start)
+        found = start * self._c[-1]
+        for coefficient in self._c[-2::-1]:
+            found = xp.matmul(self._t, found)
+            found += coefficient * start
+        return found
+
+    def formed(self) -> Root:
+        """Return the same as one matrix each, which takes the place of what it is made from."""
+        if self._t is None:
+            return self
+        xp, (*work, q) = namespace(self._t), self._work
+        _polynomial(xp, self._t, self._c, work, q)
+        return Root(q if self._z is None else xp.matmul(q, self._z, out=self._t))
+
+
+def _iterate(xp: Any, gram: Any, kind: int, work: Any, few: bool) -> Root:
     """``(I + gram)^-1/2`` for a stack whose eigenvalues of ``I + gram`` span `kind`."""
-    steps, scale = schedule(kind, work.dtype.name), 2.0 ** (-0.5 * kind)
+    steps, scale = schedule(kind, work.dtype.name, few=few), 2.0 ** (-0.5 * kind)
     y, z, t, q, spare, *rest = work[:, : len(gram)]
-    y[...] = gram
-    y *= scale
+    xp.multiply(gram, scale, out=y)
     _diagonal(y)[...] += scale
     t[...] = y
-    for place, coefficients in enumerate(steps):
+    for place, coefficients in enumerate(steps[:-1]):
         _diagonal(t)[...] -= 1.0
         _polynomial(xp, t, coefficients, rest, q)
-        if place + 1 < len(steps):
-            xp.matmul(y, q, out=spare)
-            y, spare = spare, y
+        xp.matmul(y, q, out=spare)
+        y, spare = spare, y
         if place:
             # This order of factors is the stable one: the other lets rounding errors grow.
             xp.matmul(q, z, out=spare)
             z, spare = spare, z
         else:
             z, q = q, z
-        if place + 1 < len(steps):
-            xp.matmul(z, y, out=t)
-    return z * scale**0.5
+        xp.matmul(z, y, out=t)
+    _diagonal(t)[...] -= 1.0
+    return Root(z if steps[1:] else None, t, steps[-1] * scale**0.5, [*rest, q])
 
 
-def inverse_roots(gram: Any, *, dtype: Any = np.float64) -> Iterator[tuple[NDArray[np.intp], Any]]:
+def inverse_roots(
+    gram: Any, *, dtype: Any = np.float64, few: bool = False
+) -> Iterator[tuple[NDArray[np.intp], Root]]:
     """Symmetric roots ``(I + G)^-1/2`` of a stack, those of a like spread of eigenvalues together.
 
     Parameters
@@ -168,13 +249,16 @@ def inverse_roots(gram: Any, *, dtype: Any = np.float64) -> Iterator[tuple[NDArr
     dtype : {float64, float32}, default float64
         Of what the roots will multiply. Single precision is taken for float32 where ``1 + |G|``
         is at most 128.
+    few : bool, default False
+        Whether the roots will multiply fewer than some N / 4 columns and need not be formed.
 
     Yields
     ------
     which : ndarray of int (k,)
         Numbers of matrices in the stack.
-    roots : array (k, N, N)
-        Accurate to some ``1e-15 (1 + |G|)^1/2``, or 1e-6 in single precision; float64 or float32.
+    roots : Root (k, N, N)
+        Good until the next are asked for. Accurate to some ``1e-15 (1 + |G|)^1/2``, or 1e-6 in
+        single precision.
     """
     xp = namespace(gram)
     kinds = _kinds(xp, gram)
@@ -187,9 +271,9 @@ def inverse_roots(gram: Any, *, dtype: Any = np.float64) -> Iterator[tuple[NDArr
             chosen = gram[xp.asarray(which)]
             if kind <= _WIDEST:
                 work = single if kind <= _WIDEST_SINGLE else double
-                yield which, _iterate(xp, chosen, int(kind), work)
+                yield which, _iterate(xp, chosen, int(kind), work, few)
             else:
-                yield which, _by_eigen(xp, chosen)
+                yield which, Root(_by_eigen(xp, chosen))
 
 
 def _kinds(xp: Any, gram: Any) -> NDArray[np.intp]:

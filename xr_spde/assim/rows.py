@@ -204,23 +204,30 @@ def area_rows(at: Positions, radius: float) -> sp.csr_array:
     sphere = grid.kind == "geographic"
     unit = np.degrees(1.0 / EARTH_RADIUS) if sphere else 1.0 / (grid.metres or 1.0)
     reach, middle = radius * unit, np.rint(at.row).astype(np.intp)
-    number, y = np.arange(at.y.size), grid.canonical_y()
+    number, y, areas = np.arange(at.y.size), grid.canonical_y(), _areas(grid)
     parts = []
     span = int(np.ceil(reach / abs(grid.dy))) + 1
     for j in (middle + step for step in range(-span, span + 1)):
         kept = (j >= 0) & (j < grid.ny)
         half = _half_width(at.y[kept], y[j[kept]], reach, sphere=sphere) / abs(grid.dx)
         k, i = _ranges(number[kept], at.column[kept], half, grid)
-        row = j[k]
-        parts.append((k, row, i, np.cos(np.radians(y[row])) if sphere else np.ones(k.size)))
+        parts.append((k, j[k], i, areas[j[k]]))
     k, row, i, weight = (np.concatenate(one) for one in zip(*parts, strict=True))
-    weight = np.maximum(weight, 1e-9)  # a row at the pole has no area, but may be all there is
     found = _matrix(at, k, row, i, weight)
     lonely = np.flatnonzero(np.diff(found.indptr) == 0)
     if lonely.size:
         j, i = at.select(lonely).cells()
         found = sp.csr_array(found + _matrix(at, lonely, j, i, np.ones(lonely.size)))
     return _normalised(found)
+
+
+def _areas(grid: Grid) -> Float:
+    """Area of a cell of each row, up to a factor; a row at a pole holds the half before it."""
+    if grid.kind != "geographic":
+        return np.ones(grid.ny)
+    y, half = grid.canonical_y(), 0.5 * abs(grid.dy)
+    south, north = (np.sin(np.radians(np.clip(y + side, -90.0, 90.0))) for side in (-half, half))
+    return north - south
 
 
 def _half_width(y0: Float, y: Float, reach: float, *, sphere: bool) -> Float:
@@ -231,7 +238,9 @@ def _half_width(y0: Float, y: Float, reach: float, *, sphere: bool) -> Float:
     first, second, angle = np.radians(y0), np.radians(y), np.radians(min(reach, 180.0))
     across = np.cos(first) * np.cos(second)
     cosine = np.cos(angle) - np.sin(first) * np.sin(second)
-    ratio = cosine / np.maximum(across, 1e-300)
+    # From a pole all of a row is equally far: rounding is not to decide on a part of it.
+    at_pole = np.where(cosine <= 1e-12, -1.0, 2.0)
+    ratio = np.where(across > 1e-12, cosine / np.maximum(across, 1e-12), at_pole)
     return np.where(ratio <= 1.0, np.degrees(np.arccos(np.clip(ratio, -1.0, 1.0))), -1.0)
 
 
@@ -265,9 +274,7 @@ def window_rows(at: Positions, cells: tuple[int, int]) -> sp.csr_array:
     """
     grid = at.grid
     j0, i0 = at.cells()
-    number, area = np.arange(j0.size), np.ones(grid.ny)
-    if grid.kind == "geographic":
-        area = np.maximum(np.cos(np.radians(grid.canonical_y())), 1e-9)
+    number, area = np.arange(j0.size), _areas(grid)
     across = min(cells[1], grid.nx) if grid.periodic_x else cells[1]
     parts = []
     for dj in range(-(cells[0] // 2), cells[0] // 2 + 1):
