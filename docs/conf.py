@@ -67,6 +67,7 @@ RESULTS = {
     "estimate_time": "Time of an estimate",
     "likelihood": "Local and exact likelihood",
     "mle": "Maximum of the exact likelihood",
+    "likelihood_large": "Likelihood of grids beyond memory",
     "likelihood_real": "Likelihood of real fields",
     "published_sar": "Networks",
     "network_time": "Time of a network",

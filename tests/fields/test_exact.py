@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xr_spde.errors import ParameterError
-from xr_spde.fields.exact import ExactLikelihood
+from xr_spde.fields.exact import ExactLikelihood, regression
 from xr_spde.fields.sar import operator, tensor, tensor_weights
 from xr_spde.fields.stencil import assemble
 
@@ -73,6 +73,7 @@ def test_value_is_the_density_of_the_observed_cells(ny, nx, boundary, rim, noise
     q = np.stack([maps[0], *tensor(*maps[1:3])])
     value, *_ = model.value_and_slope(q, maps[3], noise)
     assert value == pytest.approx(dense(fields, maps, boundary, rim, noise, lost=1), rel=1e-9)
+    assert model.value(q, maps[3], noise) == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
@@ -154,7 +155,7 @@ def test_regression_is_generalised_least_squares(noise):
     fields[0, 2:4, 1:5] = np.nan
     fields[2, 5, :] = np.nan
     likelihood = ExactLikelihood(fields, "plane", rim=2)
-    found, covariance = likelihood.regression(q, log_d, design, noise)
+    found, covariance = regression(*likelihood.normal_equations(q, log_d, design, noise))
     wide = np.pad(np.concatenate([q, log_d[None]]), ((0, 0), (2, 2), (2, 2)), mode="edge")
     b = assemble(tensor_weights(*wide[:4]), boundary="plane").toarray()
     root = np.linalg.solve(b, np.diag(np.exp(0.5 * wide[4].ravel())))
@@ -175,5 +176,7 @@ def test_regression_is_generalised_least_squares(noise):
 def test_dependent_covariates_are_refused():
     fields = np.random.default_rng(0).standard_normal((2, 6, 6))
     q = np.stack([np.full((6, 6), v) for v in (0.4, 1.0, 1.0, 0.0)])
+    likelihood = ExactLikelihood(fields, "plane")
+    equations = likelihood.normal_equations(q, np.zeros((6, 6)), np.ones((2, 6, 6)))
     with pytest.raises(ParameterError, match="linearly dependent"):
-        ExactLikelihood(fields, "plane").regression(q, np.zeros((6, 6)), np.ones((2, 6, 6)))
+        regression(*equations)

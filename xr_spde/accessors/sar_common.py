@@ -36,6 +36,7 @@ class SarAccessor(Generic[Obj]):
         structure: str = "nonstationary",
         nugget: bool = False,
         covariates: xr.Dataset | None = None,
+        likelihood: str = "auto",
         boundary: str | None = None,
         buffer: int | Literal["auto"] = "auto",
         x: str | None = None,
@@ -69,6 +70,8 @@ class SarAccessor(Generic[Obj]):
             For "mle": whether the observations have noise, whose variance is then estimated.
         covariates : Dataset, optional
             For "mle": maps that the mean is a linear combination of.
+        likelihood : {"auto", "exact", "windows"}, default "auto"
+            For "mle": of the grid at once, or from windows where that does not fit in memory.
         boundary : {"cylinder", "plane", "torus", "paper"}, optional
             Neighbours across the edges; by default read from the coordinates.
         buffer : int or "auto", default "auto"
@@ -97,6 +100,7 @@ class SarAccessor(Generic[Obj]):
             structure=structure,
             nugget=nugget,
             covariates=covariates,
+            likelihood=likelihood,
             boundary=boundary,
             buffer=buffer,
             x=x,

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.device import resolve_device
 from xr_spde._core.errors import ParameterError, SolverError
+from xr_spde.fields.lattice import Rim, lattice
 from xr_spde.fields.sar import tensor_weights
 from xr_spde.fields.stencil import OFFSETS, periodicity
 from xr_spde.solvers.card import array_module
@@ -33,7 +34,6 @@ from xr_spde.solvers.grid_factor import GridFactor
 from xr_spde.solvers.scaled import ScaledFactor
 
 Float = NDArray[np.float64]
-Index = NDArray[np.int64]
 
 _LOG = logging.getLogger(__name__)
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -41,74 +41,6 @@ _LOG_2PI = math.log(2.0 * math.pi)
 _NEAR = list(product((-1, 0, 1), (-1, 0, 1)))
 # weights of the nine neighbours for kappa2, hxx, hyy and hxy of one (4, 9)
 _FEATURES = tensor_weights(*np.eye(4))[[OFFSETS.index(offset) for offset in _NEAR]].T
-
-
-class Lattice:
-    """Neighbours of every node up to a distance, and sparse matrices that couple them.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    boundary : {"cylinder", "plane", "torus"}
-        Which of them wrap around.
-    reach : int
-        Largest distance in rows or columns.
-
-    Attributes
-    ----------
-    offsets : list of (int, int)
-        Rows and columns to each neighbour.
-    neighbours : ndarray (offsets, n)
-        Their numbers; n where there is none.
-
-    Raises
-    ------
-    ParameterError
-        If a periodic side is so short that neighbours coincide.
-    """
-
-    def __init__(self, shape: tuple[int, int], boundary: str, reach: int) -> None:
-        ny, nx = shape
-        around = periodicity(boundary, (0, 0))
-        for size, wraps, what in zip(shape, around, ("rows", "columns"), strict=True):
-            if wraps and size <= 2 * reach:
-                raise ParameterError(
-                    f"the grid has {size} {what} around a circle; expected more than {2 * reach}"
-                )
-        side = range(-reach, reach + 1)
-        self.offsets = list(product(side, side))
-        self.n = ny * nx
-        j, i = np.divmod(np.arange(self.n), nx)
-        found = []
-        for rows, columns in self.offsets:
-            there_j, there_i = j + rows, i + columns
-            inside = np.ones(self.n, dtype=bool)
-            if not around[0]:
-                inside &= (there_j >= 0) & (there_j < ny)
-            if not around[1]:
-                inside &= (there_i >= 0) & (there_i < nx)
-            found.append(np.where(inside, (there_j % ny) * nx + there_i % nx, self.n))
-        self.neighbours: Index = np.array(found)
-        self._valid = self.neighbours < self.n
-        rows_of = np.broadcast_to(np.arange(self.n), self.neighbours.shape)[self._valid]
-        columns_of = self.neighbours[self._valid]
-        self._order = np.lexsort((rows_of, columns_of))
-        self._indices = rows_of[self._order]
-        self._starts = np.searchsorted(columns_of[self._order], np.arange(self.n + 1))
-
-    def matrix(self, values: Float) -> sp.csc_array:
-        """Sparse matrix (n, n) from the weights (offsets, n) of each node's neighbours."""
-        data = values[self._valid][self._order]
-        return sp.csc_array((data, self._indices.copy(), self._starts.copy()), shape=(self.n,) * 2)
-
-    def values(self, data: Float) -> Float:
-        """Weights (offsets, n) from the entries of such a matrix; zero where there is none."""
-        kept = np.empty(self._order.size)
-        kept[self._order] = data
-        out = np.zeros(self.neighbours.shape)
-        out[self._valid] = kept
-        return out
 
 
 @dataclass(frozen=True)
@@ -145,6 +77,8 @@ class ExactLikelihood:
     lost : int
         Degrees of freedom that a mean over the replicates has taken: determinants count
         ``M - lost`` times.
+    open_x : bool
+        Whether a torus is cut open along a column.
 
     Raises
     ------
@@ -152,22 +86,23 @@ class ExactLikelihood:
         For other shapes or boundaries, or without any observation.
     """
 
-    def __init__(self, fields: ArrayLike, boundary: str, *, rim: int = 0, lost: int = 0) -> None:
-        values = np.asarray(fields, dtype=np.float64)
-        if values.ndim != 3 or np.isinf(values).any() or not np.isfinite(values).any():
-            raise ParameterError(
-                f"fields have shape {values.shape}; expected (M, ny, nx) with finite values or NaN"
-            )
-        if boundary not in ("cylinder", "plane", "torus"):
-            raise ParameterError(
-                f'boundary is {boundary!r}; expected "cylinder", "plane" or "torus"'
-            )
+    def __init__(
+        self,
+        fields: ArrayLike,
+        boundary: str,
+        *,
+        rim: int = 0,
+        lost: int = 0,
+        open_x: bool = False,
+    ) -> None:
+        values = checked_fields(fields, boundary)
         self.boundary, self.rim = boundary, rim
-        (top, left), (ny, nx) = self.margins, values.shape[1:]
-        self.shape = (ny + 2 * top, nx + 2 * left)
-        self.near, self.far = (Lattice(self.shape, boundary, reach) for reach in (1, 2))
-        padded = np.full((len(values), *self.shape), np.nan)
-        padded[:, top : top + ny, left : left + nx] = values
+        self._rim = Rim.of(rim, boundary)
+        around = periodicity(boundary, (0, 0))
+        around = (around[0], around[1] and not open_x)
+        padded = self._rim.pad(values, fill=np.nan)
+        self.shape: tuple[int, int] = (padded.shape[1], padded.shape[2])
+        self.near, self.far = (lattice(self.shape, around, reach) for reach in (1, 2))
         flat = padded.reshape(len(values), -1)
         masks, which = np.unique(np.isfinite(flat), axis=0, return_inverse=True)
         counts = 1.0 - lost / len(values)
@@ -176,12 +111,6 @@ class ExactLikelihood:
             for k, mask in enumerate(masks)
             if mask.any() and len(members := np.nan_to_num(flat[which.ravel() == k]))
         ]
-
-    @property
-    def margins(self) -> tuple[int, int]:
-        """Rows and columns added on each side."""
-        periodic = periodicity(self.boundary, (0, 0))
-        return 0 if periodic[0] else self.rim, 0 if periodic[1] else self.rim
 
     def value_and_slope(
         self, q: ArrayLike, log_d: ArrayLike, noise: float = 0.0
@@ -212,21 +141,18 @@ class ExactLikelihood:
             If B is singular.
         """
         near = self.near
-        wide = self._pad(np.concatenate([np.asarray(q), np.asarray(log_d)[None]]))
-        stencil = _FEATURES.T @ wide[:4]
-        precision = np.exp(-wide[4])
-        operator = near.matrix(stencil)
+        stencil, precision = self._weights(q, log_d)
+        operator, gram = near.matrix(stencil), self._gram(stencil, precision)
         factor = self._factor(operator, reach=1)
         inverse = near.values(factor.inverse_on_pattern(transposed=True).data)
-        gram = self._gram(stencil, precision)
+        determinant = factor.logdet() + 0.5 * float(np.log(precision).sum())
         value, by_noise = 0.0, 0.0
         by_stencil, by_log_d = np.zeros_like(stencil), np.zeros(near.n)
         for group in self.groups:
             mean, spread, part, extra = self._complete(group, gram, noise)
             innovations = operator @ mean
             quadratic = precision * np.einsum("nk,nk->n", innovations, innovations)
-            value += part + group.share * (factor.logdet() - 0.5 * float(wide[4].sum()))
-            value -= 0.5 * float(quadratic.sum())
+            value += part + group.share * determinant - 0.5 * float(quadratic.sum())
             by_stencil += group.share * inverse
             by_stencil -= precision * self._with_neighbours(innovations, mean)
             by_log_d += 0.5 * (quadratic - group.share)
@@ -236,13 +162,28 @@ class ExactLikelihood:
                 by_stencil -= group.share * precision * reached
                 by_log_d += 0.5 * group.share * precision * (stencil * reached).sum(0)
             by_noise += extra
-        by_q = self._fold(_FEATURES @ by_stencil)
-        return value, by_q, self._fold(by_log_d[None])[0], by_noise
+        slopes = np.concatenate([_FEATURES @ by_stencil, by_log_d[None]])
+        folded = self._rim.fold(slopes.reshape(5, *self.shape))
+        return value, folded[:4], folded[4], by_noise
 
-    def regression(
+    def value(self, q: ArrayLike, log_d: ArrayLike, noise: float = 0.0) -> float:
+        """Log-likelihood alone, for which nothing is inverted; see `value_and_slope`."""
+        stencil, precision = self._weights(q, log_d)
+        operator, gram = self.near.matrix(stencil), self._gram(stencil, precision)
+        determinant = self._factor(operator, reach=1).logdet()
+        determinant += 0.5 * float(np.log(precision).sum())
+        value = 0.0
+        for group in self.groups:
+            mean, _, part, _ = self._complete(group, gram, noise, spread=False)
+            innovations = operator @ mean
+            quadratic = precision @ np.einsum("nk,nk->n", innovations, innovations)
+            value += part + group.share * determinant - 0.5 * float(quadratic)
+        return value
+
+    def normal_equations(
         self, q: ArrayLike, log_d: ArrayLike, design: ArrayLike, noise: float = 0.0
     ) -> tuple[Float, Float]:
-        """Regress the fields on maps by generalised least squares.
+        """Form the normal equations of the fields on maps, by generalised least squares.
 
         Parameters
         ----------
@@ -253,30 +194,25 @@ class ExactLikelihood:
 
         Returns
         -------
-        coefficients : ndarray (P,)
-        covariance : ndarray (P, P)
-            Inverse of ``X' S^-1 X`` with S the covariance of all that is observed.
+        normal : ndarray (P, P)
+            ``X' S^-1 X`` with S the covariance of all that is observed.
+        right : ndarray (P,)
+            ``X' S^-1 z``.
 
         Raises
         ------
         SolverError
-            If B or P is singular.
-        ParameterError
-            If the maps are linearly dependent where there are observations.
+            If P is singular.
         """
-        maps = np.asarray(design, dtype=np.float64)
-        (top, left), (ny, nx) = self.margins, maps.shape[1:]
-        padded = np.zeros((len(maps), *self.shape))
-        padded[:, top : top + ny, left : left + nx] = maps
-        wide = self._pad(np.concatenate([np.asarray(q), np.asarray(log_d)[None]]))
-        stencil, precision = _FEATURES.T @ wide[:4], np.exp(-wide[4])
+        maps = self._rim.pad(np.asarray(design, dtype=np.float64), fill=0.0)
+        stencil, precision = self._weights(q, log_d)
         operator, gram = self.near.matrix(stencil), self._gram(stencil, precision)
         normal, right = np.zeros((len(maps), len(maps))), np.zeros(len(maps))
         for group in self.groups:
-            columns = np.where(group.seen, padded.reshape(len(maps), -1), 0.0).T
+            columns = np.where(group.seen, maps.reshape(len(maps), -1), 0.0).T
             total = group.values.sum(axis=1)
             both = Group(group.seen, np.column_stack([columns, total]), 1.0)
-            mean = self._complete(both, gram, noise)[0]
+            mean = self._complete(both, gram, noise, spread=False)[0]
             if noise > 0.0:
                 weighed = np.where(group.seen[:, None], both.values - mean, 0.0) / noise
                 products = both.values.T @ weighed
@@ -285,22 +221,22 @@ class ExactLikelihood:
                 products = innovations.T @ (precision[:, None] * innovations)
             normal += group.values.shape[1] * products[:-1, :-1]
             right += products[:-1, -1]
-        scale = np.sqrt(np.maximum(np.diag(normal), 1e-300))
-        if np.linalg.cond(normal / np.outer(scale, scale)) > 1e10:
-            raise ParameterError(
-                "the covariates are linearly dependent where there are observations, the intercept "
-                "among them; leave one out"
-            )
-        inverse = np.asarray(np.linalg.inv(normal), dtype=np.float64)
-        return inverse @ right, inverse
+        return normal, right
+
+    def _weights(self, q: ArrayLike, log_d: ArrayLike) -> tuple[Float, Float]:
+        """Weights of the neighbours (9, n) and precision of the innovations (n,), rim included."""
+        maps = self._rim.pad(np.concatenate([np.asarray(q), np.asarray(log_d)[None]]))
+        wide = maps.reshape(5, -1)
+        return _FEATURES.T @ wide[:4], np.exp(-wide[4])
 
     def _complete(
-        self, group: Group, gram: Float, noise: float
+        self, group: Group, gram: Float, noise: float, *, spread: bool = True
     ) -> tuple[Float, Float | None, float, float]:
         """Fill what is not observed with its mean.
 
-        Returns the mean (n, K), the entries (25, n) of P^-1 (None if all is known), the part of
-        the log-likelihood that belongs to P and the noise, and its derivative by log noise.
+        Returns the mean (n, K), the entries (25, n) of P^-1 (None if all is known, or nobody asks),
+        the part of the log-likelihood that belongs to P and the noise, and its derivative by log
+        noise (0 where nobody asks).
         """
         observed = float(np.count_nonzero(group.seen))
         constant = -0.5 * observed * _LOG_2PI * group.share
@@ -316,19 +252,25 @@ class ExactLikelihood:
             factor = self._factor(self.far.matrix(within), reach=2)
             right = self.far.matrix(gram) @ group.values
             mean = group.values - factor.solve(np.where(hidden[:, None], right, 0.0))
-            spread = self.far.values(factor.inverse_on_pattern().data) * (hidden & there)
             logdet = factor.logdet() - float(np.log(gram[own, group.seen]).sum())
-            return mean, spread, constant - 0.5 * group.share * logdet, 0.0
+            value = constant - 0.5 * group.share * logdet
+            if not spread:
+                return mean, None, value, 0.0
+            entries = self.far.values(factor.inverse_on_pattern().data) * (hidden & there)
+            return mean, entries, value, 0.0
         posterior = gram.copy()
         posterior[own] += group.seen / noise
         factor = self._factor(self.far.matrix(posterior), reach=2)
         mean = factor.solve(group.values / noise)
-        spread = self.far.values(factor.inverse_on_pattern().data)
         left = np.where(group.seen[:, None], group.values - mean, 0.0)
         misfit = float(np.vdot(left, left)) / noise
         value = constant - 0.5 * group.share * (factor.logdet() + observed * math.log(noise))
-        unknown = group.share * (float(spread[own, group.seen].sum()) / noise - observed)
-        return mean, spread, value - 0.5 * misfit, 0.5 * (unknown + misfit)
+        value -= 0.5 * misfit
+        if not spread:
+            return mean, None, value, 0.0
+        entries = self.far.values(factor.inverse_on_pattern().data)
+        unknown = group.share * (float(entries[own, group.seen].sum()) / noise - observed)
+        return mean, entries, value, 0.5 * (unknown + misfit)
 
     def _factor(self, matrix: sp.csc_array, *, reach: int) -> GridFactor | ScaledFactor:
         settings: dict[str, Any] = {
@@ -376,20 +318,60 @@ class ExactLikelihood:
         wide = np.concatenate([mean, np.zeros((1, mean.shape[1]))])
         return np.array([np.einsum("nk,nk->n", innovations, wide[i]) for i in self.near.neighbours])
 
-    def _pad(self, maps: Float) -> Float:
-        """Repeat edge values into the rim; (k, n)."""
-        top, left = self.margins
-        padded = np.pad(maps, ((0, 0), (top, top), (left, left)), mode="edge")
-        return padded.reshape(len(maps), -1)
 
-    def _fold(self, slopes: Float) -> Float:
-        """Add the slopes of the rim to the cells they were copied from: adjoint of `_pad`."""
-        out = slopes.reshape(-1, *self.shape)
-        for axis, width in zip((1, 2), self.margins, strict=True):
-            if width:
-                out = np.moveaxis(out, axis, 0)
-                inner = out[width:-width].copy()
-                inner[0] += out[:width].sum(0)
-                inner[-1] += out[-width:].sum(0)
-                out = np.moveaxis(inner, 0, axis)
-        return np.ascontiguousarray(out)
+def checked_fields(fields: ArrayLike, boundary: str) -> Float:
+    """Return fields that a likelihood can be given, in float64.
+
+    Parameters
+    ----------
+    fields : array_like (M, ny, nx)
+        NaN is missing.
+    boundary : {"cylinder", "plane", "torus"}
+        Of the domain.
+
+    Returns
+    -------
+    ndarray (M, ny, nx)
+
+    Raises
+    ------
+    ParameterError
+        For other shapes or boundaries, or without any observation.
+    """
+    values = np.asarray(fields, dtype=np.float64)
+    if values.ndim != 3 or np.isinf(values).any() or not np.isfinite(values).any():
+        raise ParameterError(
+            f"fields have shape {values.shape}; expected (M, ny, nx) with finite values or NaN"
+        )
+    if boundary not in ("cylinder", "plane", "torus"):
+        raise ParameterError(f'boundary is {boundary!r}; expected "cylinder", "plane" or "torus"')
+    return values
+
+
+def regression(normal: Float, right: Float) -> tuple[Float, Float]:
+    """Coefficients of a regression from its normal equations.
+
+    Parameters
+    ----------
+    normal : ndarray (P, P)
+    right : ndarray (P,)
+        See `ExactLikelihood.normal_equations`.
+
+    Returns
+    -------
+    coefficients : ndarray (P,)
+    covariance : ndarray (P, P)
+
+    Raises
+    ------
+    ParameterError
+        If the maps are linearly dependent where there are observations.
+    """
+    scale = np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    if np.linalg.cond(normal / np.outer(scale, scale)) > 1e10:
+        raise ParameterError(
+            "the covariates are linearly dependent where there are observations, the intercept "
+            "among them; leave one out"
+        )
+    inverse = np.asarray(np.linalg.inv(normal), dtype=np.float64)
+    return inverse @ right, inverse

@@ -65,6 +65,27 @@ def tensor(rho: ArrayLike, theta: ArrayLike) -> tuple[Float, Float, Float]:
     return hxx, hyy, hxy
 
 
+def from_tensor(hxx: ArrayLike, hyy: ArrayLike, hxy: ArrayLike) -> tuple[Float, Float]:
+    """Ratio and direction from the tensor H; inverse of :func:`tensor`.
+
+    Parameters
+    ----------
+    hxx, hyy, hxy : array_like
+        Components of H.
+
+    Returns
+    -------
+    rho : ndarray
+        At least 1.
+    theta : ndarray
+        In [-pi/2, pi/2); 0 where rho = 1.
+    """
+    # rho - 1 / rho = 2 sinh(log rho) is the difference of the eigenvalues
+    first, second = 0.5 * (np.asarray(hxx) - np.asarray(hyy)), np.asarray(hxy)
+    ratio = np.exp(np.arcsinh(np.hypot(first, second)))
+    return ratio, wrap_angle(0.5 * np.arctan2(second, first))
+
+
 def log_tensor(rho: ArrayLike, theta: ArrayLike) -> tuple[Float, Float]:
     """Matrix logarithm of H as two numbers: no seam in the angle, smooth at rho = 1.
 

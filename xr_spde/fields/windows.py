@@ -125,9 +125,39 @@ def windowed_logdet(domain: Domain, *, overlap: int, tile: int) -> float:
     -------
     float
     """
+    total = 0.0
+    for j, i, sign in signed_windows(domain.shape, domain.wraps, overlap=overlap, tile=tile):
+        weights, boundary = domain.part(j, i)
+        matrix = assemble(weights, boundary=boundary)
+        total += sign * GridFactor(matrix, shape=(j.size, i.size), boundary=boundary).logdet()
+    return total
+
+
+def signed_windows(
+    shape: tuple[int, int], wraps: tuple[bool, bool], *, overlap: int, tile: int
+) -> list[tuple[Index, Index, int]]:
+    """Windows whose signed sum stands for the whole grid: each tile with its past, less the past.
+
+    Whatever belongs to a node and its neighbours counts once in that sum, without error: in the
+    interior of a window, and at those of its edges that the grid has too. The other edges cancel.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(ny, nx)``.
+    wraps : tuple of bool
+        Which axes are closed.
+    overlap, tile : int
+        As for `windowed_logdet`.
+
+    Returns
+    -------
+    list of (ndarray, ndarray, int)
+        Rows, columns and sign (or a small number) of each window; those of one shape in a row,
+        since they share symbolic work.
+    """
     axes = [
-        list(_pasts(size, overlap, tile, wraps))
-        for size, wraps in zip(domain.shape, domain.wraps, strict=True)
+        list(_pasts(size, overlap, tile, closed)) for size, closed in zip(shape, wraps, strict=True)
     ]
     windows: dict[tuple[bytes, bytes], tuple[Index, Index, int]] = {}
     for (rows, old_rows), (columns, old_columns) in product(*axes):
@@ -139,15 +169,8 @@ def windowed_logdet(domain: Domain, *, overlap: int, tile: int) -> float:
                 # the past of one tile can be all of another window
                 before = windows[key][2] if key in windows else 0
                 windows[key] = (j, i, before + first * second)
-    total = 0.0
-    # those of one shape share the symbolic work
-    for j, i, sign in sorted(windows.values(), key=lambda one: (one[0].size, one[1].size)):
-        if sign == 0:
-            continue
-        weights, boundary = domain.part(j, i)
-        matrix = assemble(weights, boundary=boundary)
-        total += sign * GridFactor(matrix, shape=(j.size, i.size), boundary=boundary).logdet()
-    return total
+    found = [one for one in windows.values() if one[2]]
+    return sorted(found, key=lambda one: (one[0].size, one[1].size))
 
 
 def is_cut(size: int, wraps: bool, overlap: int, tile: int) -> bool:
@@ -193,20 +216,42 @@ def logdet_with_error(
     Own construction; the decay of Schur complements is that used by Vecchia (1988), J. R. Stat.
     Soc. B 50, for conditional densities.
     """
-    # twice the range costs a tenth more and takes the error from units to thousandths
-    domain, width = Domain.of(weights, boundary), min(2 * halo(kappa2, rho), HALO[1])
+    domain, width = Domain.of(weights, boundary), overlap_of(kappa2, rho)
     tile = max(TILE, width)
     fine = windowed_logdet(domain, overlap=width, tile=tile)
     if not any(is_cut(*axis, width, tile) for axis in zip(domain.shape, domain.wraps, strict=True)):
         return fine, 0.0
     middle, coarse = (windowed_logdet(domain, overlap=width // k, tile=tile) for k in (2, 4))
+    return fine, remainder(fine, middle, coarse) + seam(kappa2, rho, theta, domain.wraps)
+
+
+def overlap_of(kappa2: Float, rho: Float) -> int:
+    """Width of the overlap for determinants and likelihoods: two practical ranges."""
+    # twice the range costs a tenth more and takes the error from units to thousandths
+    return min(2 * halo(kappa2, rho), HALO[1])
+
+
+def remainder(fine: float, middle: float, coarse: float) -> float:
+    """Bound of what an overlap leaves out, from values with all, half and a quarter of it."""
     first, last = abs(middle - coarse), abs(fine - middle)
     ratio = min(last / first, 0.9) if first > 0.0 else 0.0
-    return fine, last * ratio / (1.0 - ratio) + _seam(kappa2, rho, theta, domain.wraps)
+    return last * ratio / (1.0 - ratio)
 
 
-def _seam(kappa2: Float, rho: Float, theta: Float, wraps: tuple[bool, bool]) -> float:
-    """Change of ``log|det B|`` by closing both axes, for the mean parameters."""
+def seam(kappa2: Float, rho: Float, theta: Float, wraps: tuple[bool, bool]) -> float:
+    """Change of ``log|det B|`` by closing both axes, for the mean parameters.
+
+    Parameters
+    ----------
+    kappa2, rho, theta : ndarray (ny, nx)
+        Parameters.
+    wraps : tuple of bool
+        Which axes are closed; not both, and there are no modes without an edge.
+
+    Returns
+    -------
+    float
+    """
     if not all(wraps):
         return 0.0
     level = float(np.exp(np.log(kappa2).mean()))

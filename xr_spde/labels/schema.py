@@ -45,6 +45,7 @@ _ATTRS: dict[str, dict[str, str]] = {
 _NUMBERS = {
     "dilation": "cells between the neighbours of the fitted stencil",
     "log_likelihood": "exact log-likelihood at the fit",
+    "log_likelihood_error": "bound of the error of the log-likelihood",
     "effective_parameters": "effective number of fitted parameters",
 }
 

@@ -24,15 +24,16 @@ from xr_spde.sar.settings import (
     Settings,
     check_dilation,
     check_domain,
+    check_likelihood,
     check_method,
     check_modes,
     check_penalty,
     check_raw,
     check_refine,
-    check_room,
     check_size,
     check_structure,
     check_uncertainty,
+    fitting,
 )
 
 __all__ = ["DILATIONS", "METHODS", "estimate"]
@@ -52,6 +53,7 @@ def estimate(
     structure: str = "nonstationary",
     nugget: bool = False,
     covariates: xr.Dataset | None = None,
+    likelihood: str = "auto",
     boundary: str | None = None,
     buffer: int | Literal["auto"] = "auto",
     x: str | None = None,
@@ -120,6 +122,11 @@ def estimate(
         For "mle": the mean is an intercept plus these maps times coefficients that are common to
         all cells and replicates (generalised least squares), instead of free in every cell. They
         are read at once.
+    likelihood : {"auto", "exact", "windows"}, default "auto"
+        For "mle": "exact" is that of the grid at once. "windows" takes it from overlapping windows
+        (`xr_spde.fields.exact_windows`), for grids of any size; what they leave out is bounded by
+        ``log_likelihood_error``, and is mostly far below one unit. "auto" is the first where that
+        is predicted to fit in memory; the attribute ``xr_spde_likelihood`` tells.
     boundary : {"cylinder", "plane", "torus", "paper"}, optional
         By default "cylinder" where longitudes close the circle, "plane" elsewhere.
     buffer : int or "auto", default "auto"
@@ -171,6 +178,7 @@ def estimate(
     """
     check_method(method, weights, refine)
     model = check_structure(structure, nugget, covariates, method)
+    way = check_likelihood(likelihood, method)
     uncertainty = check_uncertainty(uncertainty)
     fields = as_float(array_of(obj, x=x, y=y))
     spatial = find_spatial(fields, x=x, y=y)
@@ -201,7 +209,7 @@ def estimate(
         design=design,
         replicates=count,
     )
-    check_room(settings)
+    settings = fitting(settings, way)
     results = fold_replicates(
         fields,
         replicates,
@@ -211,24 +219,27 @@ def estimate(
         finish=carry_options(partial(conclude, settings=settings)),
         output=_outputs(settings, spatial, fields.dtype),
     )
-    recorded: dict[str, Any] = {
-        "replicates": count,
-        "dim": replicates,
-        "modes": modes,
-        "dilation": dilation,
-        "buffer": buffer,
-        "penalty": penalty,
-    }
-    if chosen not in ("whittle", "mle"):
-        recorded |= {"weights": file or "xr_spde", "refine": steps}
-    if chosen == "mle":
-        recorded |= {"structure": model}
     for name in ("coefficients", "coefficients_stderr"):
         if name in results:
             results[name] = results[name].assign_coords({COVARIATE: np.array(names, dtype=object)})
+    asked = {"dim": replicates, "modes": modes, "dilation": dilation, "buffer": buffer}
     return parameters_dataset(
-        results, method=chosen, boundary=settings.boundary, source=fields, settings=recorded
+        results,
+        method=chosen,
+        boundary=settings.boundary,
+        source=fields,
+        settings={"replicates": count, **asked, "penalty": penalty, **_special(settings)},
     )
+
+
+def _special(settings: Settings) -> dict[str, Any]:
+    """Return the settings of one method that are recorded."""
+    if settings.method == "whittle":
+        return {}
+    if settings.method == "mle":
+        likelihood = "windows" if settings.windows else "exact"
+        return {"structure": settings.structure, "likelihood": likelihood}
+    return {"weights": settings.weights or "xr_spde", "refine": settings.refine}
 
 
 def _outputs(
@@ -243,6 +254,8 @@ def _outputs(
     outputs["dilation"] = Output((), np.int64)
     if settings.method == "mle":
         outputs |= {name: Output(()) for name in ("log_likelihood", "effective_parameters")}
+    if settings.windows:
+        outputs["log_likelihood_error"] = Output(())
     if settings.nugget:
         outputs["nugget"] = Output(())
     if settings.covariates:

@@ -12,8 +12,8 @@ from xr_spde._core.errors import ParameterError
 from xr_spde._core.warn import warn
 from xr_spde.fields.sar import from_log_tensor
 from xr_spde.sar.covariates import least_squares
-from xr_spde.sar.local import LocalFit, LocalModel
-from xr_spde.sar.mle import ExactFit, ExactProblem
+from xr_spde.sar.local import ExactFit, LocalFit, LocalModel
+from xr_spde.sar.mle import ExactProblem
 from xr_spde.sar.network import SPACINGS, NetworkModel, NetworkProblem, ReplicateProblem
 from xr_spde.sar.patterns import BlockSums, choose_patterns, make_positive, pattern_maps
 from xr_spde.sar.refine import refined
@@ -201,6 +201,8 @@ def _of_likelihood(fit: LocalFit, settings: Settings) -> dict[str, Array]:
         "log_likelihood": np.array(fit.log_likelihood),
         "effective_parameters": np.array(fit.degrees),
     }
+    if fit.error is not None:
+        out["log_likelihood_error"] = np.array(fit.error)
     if settings.nugget:
         out["nugget"] = np.array(fit.nugget)
     if fit.coefficients is not None and fit.coefficients_stderr is not None:
@@ -284,6 +286,7 @@ def _exact_problem(
         anomalies=settings.single,
         nugget=settings.nugget,
         design=None if design is None else np.where(np.isfinite(design), design, 0.0),
+        windows=settings.windows,
     )
 
 

@@ -72,6 +72,32 @@ class LocalFit:
     covariance: Float | None = None
 
 
+@dataclass(frozen=True)
+class ExactFit(LocalFit):
+    """Maps of the fitted parameters, and what else the exact likelihood says.
+
+    Attributes
+    ----------
+    log_likelihood : float
+        Exact log-likelihood at the fit, without penalty.
+    error : float or None
+        Bound of what windows leave out of it; None without any.
+    degrees : float
+        Effective number of parameters that have been fitted.
+    nugget : float
+        Variance of the observations' noise; 0 if none was asked for.
+    coefficients, coefficients_stderr : ndarray (P,)
+        Of the covariates.
+    """
+
+    log_likelihood: float = np.nan
+    error: float | None = None
+    degrees: float = np.nan
+    nugget: float = 0.0
+    coefficients: Float | None = None
+    coefficients_stderr: Float | None = None
+
+
 class Local:
     """Likelihood of every cell at given values of its four parameters.
 

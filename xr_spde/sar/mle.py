@@ -4,27 +4,32 @@ The maps live on the nodes of `xr_spde.sar.whittle`, may jump (`xr_spde.sar.roug
 weights of roughness go on moving towards the maximum of the marginal likelihood. The local
 likelihood gives the start and the expected information; value and slope are exact
 (`xr_spde.fields.exact`): log-determinants from the factor, gaps and a rim beyond the grid
-integrated out. A nugget is climbed along with the maps; coefficients of covariates, orthogonal to
-all that in the information, are renewed by generalised least squares after each climb.
+integrated out, in windows where that would not fit (`xr_spde.fields.exact_windows`). A nugget is
+climbed along with the maps; coefficients of covariates, orthogonal to all that in the information,
+are renewed by generalised least squares after each climb.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import SolverError
+from xr_spde._core.memory import check_memory
 from xr_spde._core.warn import warn
-from xr_spde.fields.exact import ExactLikelihood
+from xr_spde.fields.exact import ExactLikelihood, regression
+from xr_spde.fields.exact_windows import NODE_BYTES, WindowedLikelihood, width_of_tiles
 from xr_spde.fields.field import automatic_buffer
 from xr_spde.fields.sar import noise_gram
+from xr_spde.fields.windows import overlap_of
 from xr_spde.sar.climb import climb
 from xr_spde.sar.covariates import least_squares
-from xr_spde.sar.local import Local, LocalFit, LocalModel, jacobian_of, q_of
+from xr_spde.sar.local import ExactFit, Local, LocalFit, LocalModel, jacobian_of, q_of
 from xr_spde.sar.patterns import make_positive
 from xr_spde.sar.whittle import LocalProblem, min_kappa2
 from xr_spde.solvers.strips import BandedFactor
@@ -47,29 +52,6 @@ _NO_VALUE = (
 )
 
 
-@dataclass(frozen=True)
-class ExactFit(LocalFit):
-    """Maps of the fitted parameters, and what else the exact likelihood says.
-
-    Attributes
-    ----------
-    log_likelihood : float
-        Exact log-likelihood at the fit, without penalty.
-    degrees : float
-        Effective number of parameters that have been fitted.
-    nugget : float
-        Variance of the observations' noise; 0 if none was asked for.
-    coefficients, coefficients_stderr : ndarray (P,)
-        Of the covariates.
-    """
-
-    log_likelihood: float = np.nan
-    degrees: float = np.nan
-    nugget: float = 0.0
-    coefficients: Float | None = None
-    coefficients_stderr: Float | None = None
-
-
 class ExactProblem:
     """Exact likelihood of replicates under the nodes and roughness of a local one.
 
@@ -87,6 +69,8 @@ class ExactProblem:
         Whether there is noise in the observations.
     design : ndarray (P, ny, nx), optional
         Maps that the mean is a linear combination of, instead of zero or free.
+    windows : bool
+        Whether to take the likelihood from windows, for grids beyond memory.
     """
 
     dilation = 1
@@ -101,8 +85,9 @@ class ExactProblem:
         anomalies: bool,
         nugget: bool = False,
         design: Float | None = None,
+        windows: bool = False,
     ) -> None:
-        self._design, self._members = design, members
+        self._design, self._members, self._windows = design, members, windows
         self._lost = 0 if anomalies or design is not None else 1
         if design is not None:
             self._coefficients = least_squares(members, design)
@@ -206,25 +191,42 @@ class ExactProblem:
         """Set up the likelihood on the grid with its rim."""
         model = self.local.model
         rim = model.buffer
+        kappa2, rho = np.exp(start.log_kappa2), np.exp(np.hypot(start.h1, start.h2))
         if not isinstance(rim, int):
-            kappa2, rho = np.exp(start.log_kappa2), np.exp(np.hypot(start.h1, start.h2))
             # a narrower one would pull long ranges towards the bound
             rim = automatic_buffer(kappa2, rho, boundary=model.boundary)
+        self._domain: dict[str, Any] = {"boundary": model.boundary, "rim": rim, "lost": self._lost}
+        if rim and not self._windows:
+            ny, nx = (size + 2 * rim for size in self.local.shape)
+            check_memory(
+                NODE_BYTES * float(ny * nx),
+                what=f"the exact likelihood with {rim} cells around the grid",
+                remedy='Type likelihood="windows", or give a smaller buffer=.',
+            )
+        if self._windows:
+            overlap = overlap_of(kappa2, rho)
+            tile = width_of_tiles(overlap, len(self._members))
+            self._domain |= {"overlap": overlap, "tile": tile}
+            _LOG.info("likelihood from windows: tiles of %d cells, overlap %d", tile, overlap)
+        self._take_off()
+
+    def _take_off(self) -> None:
+        """Set up the likelihood of what the regression leaves."""
         left = self._members
         if self._design is not None:
             left = left - np.tensordot(self._coefficients, self._design, 1)
-        self._likelihood = ExactLikelihood(left, model.boundary, rim=rim, lost=self._lost)
+        made = WindowedLikelihood if self._windows else ExactLikelihood
+        self._likelihood: ExactLikelihood | WindowedLikelihood = made(left, **self._domain)
 
     def _regress(self) -> Float:
         """Renew the coefficients of the covariates; their covariance."""
         if self._design is None:
             return np.zeros((0, 0))
         q, log_d = self._maps(self.local.nodes)
-        change, covariance = self._likelihood.regression(q, log_d, self._design, self.nugget)
+        equations = self._likelihood.normal_equations(q, log_d, self._design, self.nugget)
+        change, covariance = regression(*equations)
         self._coefficients = self._coefficients + change
-        left = self._members - np.tensordot(self._coefficients, self._design, 1)
-        old = self._likelihood
-        self._likelihood = ExactLikelihood(left, old.boundary, rim=old.rim, lost=self._lost)
+        self._take_off()
         return covariance
 
     def _maps(self, nodes: Float) -> tuple[Float, Float]:
@@ -237,7 +239,7 @@ class ExactProblem:
         """Exact log-likelihood at the present maps."""
         maps = self._maps(self.local.nodes)
         try:
-            return float(self._likelihood.value_and_slope(*maps, self.nugget)[0])
+            return self._likelihood.value(*maps, self.nugget)
         except SolverError as error:
             raise SolverError(f"{_NO_VALUE} ({error})") from error
 
@@ -318,9 +320,13 @@ class ExactProblem:
                 'slow it down; structure="stationary" or a region without them comes closer'
             )
         _warn_of_bound(fit, np.asarray(np.isfinite(self._members).any(axis=0)))
+        error = None
+        if isinstance(self._likelihood, WindowedLikelihood):
+            error = self._likelihood.error(*self._maps(self.local.nodes), self.nugget)
         found = ExactFit(
             **vars(fit),
             log_likelihood=self._log_likelihood(),
+            error=error,
             degrees=self._degrees() + self._noisy,
             nugget=self.nugget,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,21 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import GridError, ParameterError, unknown
 from xr_spde._core.lazyimport import has_module
-from xr_spde._core.memory import check_memory
+from xr_spde._core.memory import check_memory, format_bytes, memory_budget
 from xr_spde.fields.stencil import check_boundary
 from xr_spde.labels.grid import Grid
 from xr_spde.sar.patterns import CANDIDATES
+
+LOGGER = logging.getLogger("xr_spde.sar")
 
 METHODS = ("auto", "whittle", "mle", "net", "unet", "vit", "stun", "cnn")
 """Estimators by name: likelihoods, the network on lag statistics, networks on replicates."""
 
 STRUCTURES = ("nonstationary", "isotropic", "stationary", "stationary isotropic")
 """What the exact likelihood lets vary: see `xr_spde.sar.estimate`."""
+
+LIKELIHOODS = ("auto", "exact", "windows")
+"""How the exact likelihood is found: on the grid at once, or in overlapping windows."""
 
 _LIKELIHOODS = ("whittle", "mle")
 
@@ -78,6 +84,8 @@ class Settings:
         Names of the maps that the mean is a combination of; the first is "intercept".
     design : ndarray (P, ny, nx) or None
         They themselves, canonical.
+    windows : bool
+        Whether the exact likelihood comes from windows.
     replicates : int
         How many there are.
     """
@@ -98,6 +106,7 @@ class Settings:
     nugget: bool = False
     covariates: tuple[str, ...] = ()
     design: NDArray[np.float64] | None = field(default=None, compare=False)
+    windows: bool = False
     replicates: int = 0
 
     @property
@@ -193,19 +202,54 @@ def check_size(grid: Grid) -> None:
         )
 
 
-def check_room(settings: Settings) -> None:
-    """Raise if sums and fit would not fit in memory; gaps in the data take up to twice as much."""
+def check_likelihood(likelihood: Any, method: str) -> str:
+    """Return the way to the exact likelihood, which no other method has."""
+    if likelihood not in LIKELIHOODS:
+        raise unknown("likelihood", likelihood, LIKELIHOODS)
+    if likelihood != "auto" and method != "mle":
+        raise ParameterError(
+            f"likelihood={likelihood!r} was given with method={method!r}; expected it with "
+            'method="mle", whose likelihood it is'
+        )
+    return str(likelihood)
+
+
+def fitting(settings: Settings, likelihood: str) -> Settings:
+    """Return settings that fit in memory, or raise; gaps in the data take up to twice as much.
+
+    The exact likelihood comes from windows where "auto" finds that it would not fit at once.
+    """
+    if settings.method != "mle" or likelihood == "windows":
+        settings = replace(settings, windows=likelihood == "windows")
+    elif likelihood == "auto" and _room(settings) > memory_budget():
+        LOGGER.info(
+            "likelihood from windows: at once it would take about %s; the limit is %s",
+            *(format_bytes(_room(settings)), format_bytes(memory_budget())),
+        )
+        settings = replace(settings, windows=True)
+    exact = settings.method == "mle" and not settings.windows
+    grid = settings.grid
+    check_memory(
+        _room(settings),
+        what=f"estimating parameters on a grid of {grid.ny} x {grid.nx} cells",
+        remedy='Leave likelihood="exact" out, coarsen the fields, or select a region.'
+        if exact
+        else "Coarsen the fields, select a region, or try one spacing only with dilation=1.",
+    )
+    return settings
+
+
+def _room(settings: Settings) -> float:
+    """Bytes that sums and fit take."""
     grid, parts = settings.grid, [_MAPS_OF_NETWORK if settings.method == "net" else _MAPS]
     if settings.refine:
         parts.append(_MAPS_OF_HALVES)
     maps = sum(fixed + each * len(settings.dilations) for fixed, each in parts)
     if settings.method == "mle":
-        maps += _MAPS_OF_EXACT + _MAPS_OF_REPLICATE * settings.replicates
-    check_memory(
-        8.0 * maps * grid.ny * grid.nx,
-        what=f"estimating parameters on a grid of {grid.ny} x {grid.nx} cells",
-        remedy="Coarsen the fields, select a region, or try one spacing only with dilation=1.",
-    )
+        maps += _MAPS_OF_REPLICATE * settings.replicates
+    if settings.method == "mle" and not settings.windows:
+        maps += _MAPS_OF_EXACT
+    return 8.0 * maps * grid.ny * grid.nx
 
 
 def _whole(value: Any) -> bool:
