@@ -79,6 +79,9 @@ RESULTS = {
     "emulate": "Emulation",
     "solvers": "Solvers",
     "scaling": "Scaling",
+    "lorenz96": "Filters on Lorenz-96",
+    "filters": "Speed of the filters",
+    "assimilate_large": "Analysis of a large ensemble",
     "climate": "Real data",
     "climate_networks": "Networks on real data",
 }

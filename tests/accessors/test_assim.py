@@ -19,7 +19,7 @@ PAIRS = [
     for accessor in (AssimDataArrayAccessor, AssimDatasetAccessor)
     for name in ("assimilate", "cycle", "steps", "score")
 ]
-PAIRS += [(AssimFigures, name, plot) for name in ("increments", "rank_histogram")]
+PAIRS += [(AssimFigures, name, plot) for name in ("increments", "rank_histogram", "series")]
 
 
 def arguments(function):

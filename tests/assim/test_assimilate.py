@@ -209,6 +209,19 @@ def test_gridded_observations_and_land(ens):
     np.testing.assert_allclose(kept, np.nan_to_num(whole.z.where(~land).values), atol=1e-12)
 
 
+def test_land_does_not_change_the_sea(ens, obs):
+    """Points of land are left out of local analyses: the others keep their bits."""
+    land = xr.zeros_like(ens[0], dtype=bool)
+    land[3:7, 2:9] = True
+    sea = ens.where(~land)
+    clear = obs.isel(obs=(obs.lat.values < 46.0))
+    whole = assimilate(ens, clear, obs_error=ERROR, localization=900e3)
+    for data in (sea, sea.chunk(lat=5, lon=4)):
+        found = assimilate(data, clear, obs_error=ERROR, localization=900e3).compute()
+        for name in ("z", "mean", "std", "increment"):
+            np.testing.assert_array_equal(found[name], whole[name].where(~land))
+
+
 def test_points_on_land(ens, obs):
     land = xr.zeros_like(ens[0], dtype=bool)
     land[3:7, 2:9] = True
@@ -393,6 +406,23 @@ BAD = {
     ),
     "type": (lambda e, o: (e, o.values, {}), DTypeError, "ndarray"),
     "taken name": (lambda e, o: (e.rename("mean"), o, {}), ParameterError, "rename it"),
+    "words": (lambda e, o: (e, o, {"threshold": "4"}), ParameterError, "threshold='4'.*number"),
+    "nothing": (lambda e, o: (e, o[:0], {}), ParameterError, "there are no observations"),
+    "error of another": (
+        lambda e, o: (e, o, {"obs_error": {"t": 1.0}}), ParameterError, "given for 't', and 'z'",
+    ),
+    "empty window": (
+        lambda e, o: (
+            e,
+            o.assign_coords(when=("obs", np.full(o.size, np.datetime64("1999-01-01", "ns")))),
+            {"window": np.timedelta64(6, "h")},
+        ),
+        ParameterError,
+        "lies within window=6 hours",
+    ),
+    "noise in words": (
+        lambda e, o: (e, o, {"model_noise": "a"}), ParameterError, "model_noise='a'",
+    ),
     "no time": (
         lambda e, o: (e.drop_vars("time"), o, {"window": np.timedelta64(1, "h")}),
         ParameterError,

@@ -99,6 +99,10 @@ def test_an_interrupted_cycle_goes_on(ens, obs, method, tmp_path):
     np.testing.assert_array_equal(found.inflation, whole.inflation)
     with pytest.raises(ParameterError, match="another store"):
         cycle(ens, obs[1:], forecast=rolled, store=tmp_path / "run", **settings)
+    longer = obs.reindex(time=[*DAYS, DAYS[-1] + np.timedelta64(1, "D")])
+    other = {**settings, "inflation": 1.2}
+    with pytest.raises(ParameterError, match=r"inflation was adaptive and is 1\.2; give another"):
+        cycle(ens, longer, forecast=rolled, store=tmp_path / "run", **other)
 
 
 def test_the_recipe_to_restart_from_a_store_of_ones_own(ens, obs, tmp_path):
@@ -174,6 +178,41 @@ def test_times_make_sense(ens, obs):
         cycle(ens, obs[0], forecast=rolled, obs_error=ERROR)
     with pytest.raises(ParameterError, match="after the first analysis"):
         cycle(ens, obs, forecast=rolled, start=DAYS[2], obs_error=ERROR)
+
+
+def test_calendars_and_functions_and_folders(ens, obs, tmp_path):
+    cftime = pytest.importorskip("cftime")
+    days = [cftime.Datetime360Day(2020, 2, day) for day in (27, 28, 29, 30)]
+    other = obs.assign_coords(time=days)
+    with pytest.raises(ParameterError, match=r"360_day.*convert_calendar"):
+        cycle(ens, other, forecast=rolled, obs_error=ERROR)
+    start = cftime.Datetime360Day(2020, 2, 26)
+    settings = {"obs_error": ERROR, "method": "enkf", "seed": 3}
+    again = cycle(ens.assign_coords(time=start), other, forecast=daily, **settings)
+    assert list(again.time.values) == days
+    with pytest.raises(DTypeError, match="forecast= is a int"):
+        cycle(ens, obs, forecast=3, obs_error=ERROR)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ParameterError, match="is no folder"):
+        cycle(ens, obs, forecast=rolled, obs_error=ERROR, method="etkf", store=file)
+
+
+def test_a_restart_reads_dates_of_other_calendars(ens, obs, tmp_path):
+    cftime = pytest.importorskip("cftime")
+    pytest.importorskip("zarr")
+    days = [cftime.Datetime360Day(2020, 2, day) for day in (27, 28, 29, 30)]
+    other = obs.assign_coords(time=days)
+    first = ens.assign_coords(time=cftime.Datetime360Day(2020, 2, 26))
+    settings = {"obs_error": ERROR, "method": "etkf", "forecast": daily}
+    whole = cycle(first, other, **settings)
+    cycle(first, other[:2], store=tmp_path / "run", **settings)
+    found = cycle(first, other, store=tmp_path / "run", **settings)
+    np.testing.assert_array_equal(found.z, whole.z)
+
+
+def daily(ensemble, start, stop):
+    return 0.9 * ensemble.roll(lon=(stop - start).days)
 
 
 def test_without_a_start_the_ensemble_is_the_first_forecast(ens, obs):

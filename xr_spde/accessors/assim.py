@@ -50,7 +50,7 @@ class AssimFigures:
         variable : str, optional
             Which of several variables; not needed where there is one.
         observations : bool
-            Whether to mark where observations were used.
+            Whether to mark them, on the increment.
         axes : sequence of Axes, optional
             Three; a new figure by default.
         figsize : (float, float), optional
@@ -93,6 +93,32 @@ class AssimFigures:
         from xr_spde import plot
 
         return plot.rank_histogram(self._obj, ax=ax, figsize=figsize)
+
+    def series(
+        self,
+        *,
+        dim: str | None = None,
+        axes: Sequence[Axes] | None = None,
+        figsize: tuple[float, float] | None = None,
+    ) -> Figure:
+        """Draw spread beside error, step by step, of scores or of a cycle's innovations.
+
+        Parameters
+        ----------
+        dim : str, optional
+            Dimension of the steps; not needed where there is one.
+        axes : sequence of Axes, optional
+            One per panel; a new figure by default.
+        figsize : (float, float), optional
+            Of the new figure, inches.
+
+        Returns
+        -------
+        Figure
+        """
+        from xr_spde import plot
+
+        return plot.series(self._obj, dim=dim, axes=axes, figsize=figsize)
 
 
 class AssimAccessor(Generic[Obj]):
@@ -362,5 +388,5 @@ class AssimDatasetAccessor(AssimAccessor[xr.Dataset]):
 
     @property
     def plot(self) -> AssimFigures:
-        """Figures: ``.assim.plot.increments()`` and ``rank_histogram()``."""
+        """Figures: ``.assim.plot.increments()``, ``rank_histogram()`` and ``series()``."""
         return AssimFigures(self._obj)

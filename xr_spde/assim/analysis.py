@@ -102,7 +102,14 @@ def _along(
             parts, index, data_vars="all", coords="minimal", compat="override", join="override"
         )
     if window is not None:
-        observed = _within(observed, _own_time(ensemble), window)
+        own = _own_time(ensemble)
+        kept = _within(observed, own, window)
+        if alone and not any(value_of(as_points(o), s["value"]).size for o, s in kept.values()):
+            raise ParameterError(
+                f"none of the observations lies within window={window} of the time of the "
+                f"ensemble, {own.values[()]}; select other ones, or widen the window"
+            )
+        observed = kept
     return _one(ensemble, observed, settings, alone=alone)
 
 

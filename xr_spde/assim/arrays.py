@@ -124,7 +124,7 @@ def refuse_broken(name: str, values: Any, *, what: str) -> None:
     listed = ", ".join(map(str, members[:5])) + (", ..." if members.size > 5 else "")
     where = int(np.flatnonzero(to_host(partly[int(members[0])]))[0])
     raise ParameterError(
-        f"{name} has NaN or infinite values in member(s) {listed} ({int(counts.sum())} values, "
-        f"the first at {what} {where} of member {members[0]}) where other members have numbers; "
-        "leave these members out, or fill them"
+        f"{name} has NaN or infinite values in member(s) {listed} (counted from 0; "
+        f"{int(counts.sum())} values, the first at {what} {where} of member {members[0]}) where "
+        "other members have numbers; leave these members out, or fill them"
     )

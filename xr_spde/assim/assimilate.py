@@ -227,6 +227,8 @@ def _refuse(given: Mapping[str, Any], foreign: Mapping[str, Any], *, exact: bool
 
 def _settings(given: Mapping[str, Any], grid: Grid) -> Settings:
     """Check what can be checked before anything is computed."""
+    for name in ("inflation", "rtps", "rtpp", "threshold"):
+        _refuse_words(name, given[name])
     method, localization, inflation = given["method"], given["localization"], given["inflation"]
     method = "letkf" if method == "auto" else method
     if method == "oi":
@@ -261,6 +263,12 @@ def _settings(given: Mapping[str, Any], grid: Grid) -> Settings:
         entropy=resolve_seed(given["seed"]),
         threshold=threshold,
     )
+
+
+def _refuse_words(name: str, value: Any) -> None:
+    """Refuse what no number can be compared with."""
+    if isinstance(value, str | bytes | complex | list | tuple | dict):
+        raise ParameterError(f"{name}={value!r} was given; expected one number")
 
 
 def _provenance(settings: Settings) -> dict[str, Any]:

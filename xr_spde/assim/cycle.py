@@ -21,6 +21,8 @@ from xr_spde.assim.inflation import Adaptive
 
 __all__ = ["cycle", "steps"]
 
+_CHANGING = ("xr_spde_seed", "xr_spde_version")  # each time has a stream of its own
+
 Labelled = xr.DataArray | xr.Dataset
 Forecast = Callable[[Any, Any, Any], Any]
 
@@ -55,7 +57,8 @@ def cycle(
         the forecast of the first analysis.
     store : path, optional
         Folder in which every analysis becomes a Zarr store as soon as it is complete. Called again
-        with the same arguments, `cycle` goes on from the last one there. Memory then holds one
+        with the same arguments, `cycle` goes on from the last one there, with the same numbers as
+        without the interruption (where something is random: with a `seed`). Memory then holds one
         time only.
     seed : int, SeedSequence, Generator or None
         Of all that is random; every time has a stream of its own.
@@ -74,7 +77,10 @@ def cycle(
     ------
     ParameterError
         A forecast of another shape, or with NaN where there were numbers (names member and time);
-        times that do not increase or that observations do not have; a store of another cycle.
+        times that do not increase, that observations do not have, or on another calendar than the
+        ensemble's; a store of another cycle or of other settings.
+    DTypeError
+        A forecast that is no function, or returns something else than an ensemble.
 
     Examples
     --------
@@ -148,12 +154,17 @@ def steps(
     first = read_ensemble(obj, settings.get("dim"), x=settings.get("x"), y=settings.get("y"))
     when = _times(obs, times, time_dim)
     now = obj[time_dim].values[()] if start is None and _scalar(obj, time_dim) else start
-    if now is not None and now > when[0]:
+    if not callable(forecast):
+        raise DTypeError(
+            f"forecast= is a {type(forecast).__name__}; expected a function such as "
+            "forecast(ensemble, start, stop)"
+        )
+    if now is not None and not _precedes(now, when[0]):
         raise ParameterError(
             f"the ensemble is valid at {now}, after the first analysis at {when[0]}; pass the "
             "times= that are left"
         )
-    entropy, state = resolve_seed(seed), obj
+    entropy, state, settled = resolve_seed(seed), obj, dict[str, Any]()
     for number, time in enumerate(when):
         part = None if store is None else _reopen(Path(store), number, time, time_dim)
         if part is None:
@@ -165,12 +176,27 @@ def steps(
             stamped = state.drop_vars(time_dim, errors="ignore").expand_dims({time_dim: [time]})
             part = assimilate(stamped, _at(obs, time, time_dim), seed=stream, **own)
             part = part.isel({time_dim: 0})
+            _same_settings(settled, part.attrs, store)
             part = part.compute() if store is None else _write(part, Path(store), number)
+        settled = part.attrs
         if isinstance(settings.get("inflation"), Adaptive):
             known = float(part["inflation"])
             settings["inflation"] = replace(settings["inflation"], variance_factor=known)
         state, now = _members(part, obj, first), time
         yield part
+
+
+def _precedes(start: Any, first: Any) -> bool:
+    """Whether an ensemble is not later than the first analysis."""
+    try:
+        return bool(start <= first)
+    except TypeError as error:
+        calendars = [getattr(t, "calendar", type(t).__name__) for t in (start, first)]
+        raise ParameterError(
+            f"the ensemble is valid at {start} ({calendars[0]}) and the first analysis at {first} "
+            f"({calendars[1]}), which cannot be compared; bring both to one calendar, such as with "
+            "obs.convert_calendar('standard', use_cftime=False), or pass start="
+        ) from error
 
 
 def _scalar(obj: Labelled, name: str) -> bool:
@@ -259,12 +285,33 @@ def _members(part: xr.Dataset, obj: Labelled, first: Ensemble) -> Labelled:
 def _write(part: xr.Dataset, store: Path, number: int) -> xr.Dataset:
     """Write one analysis, which has its name only when it is complete."""
     require("zarr", "io")
-    store.mkdir(parents=True, exist_ok=True)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParameterError(
+            f"store={str(store)!r} is no folder and cannot be made one ({error}); give another"
+        ) from error
     target = store / f"{number:06d}.zarr"
     partial = target.with_suffix(".part")
     part.to_zarr(partial, mode="w", consolidated=False)
     partial.rename(target)
     return xr.open_zarr(target, consolidated=False)
+
+
+def _same_settings(before: Mapping[str, Any], now: Mapping[str, Any], store: Any) -> None:
+    """Refuse to go on with other settings than those of the analyses that are there."""
+    if not before:
+        return
+    names = [n for n in {**before, **now} if n.startswith("xr_spde_") and n not in _CHANGING]
+    other = [n for n in names if str(before.get(n)) != str(now.get(n))]
+    if other:
+        listed = ", ".join(
+            f"{n.removeprefix('xr_spde_')} was {before.get(n)} and is {now.get(n)}" for n in other
+        )
+        raise ParameterError(
+            f"{store} holds analyses with other settings: {listed}; give another store, or the "
+            "settings of before"
+        )
 
 
 def _reopen(store: Path, number: int, time: Any, dim: str) -> xr.Dataset | None:

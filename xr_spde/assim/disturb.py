@@ -63,6 +63,10 @@ def disturb(
                 "call .compute() on it first, or add the noise in your forecast"
             )
         own = given[name]
+        if not isinstance(own, xr.DataArray | int | float | np.number):
+            raise ParameterError(
+                f"model_noise={own!r} was given; expected variances, as a number or a DataArray"
+            )
         wide = own if isinstance(own, xr.DataArray) else xr.DataArray(float(own))
         foreign = [str(d) for d in wide.dims if d not in da.dims[1:]]
         if foreign:

@@ -198,12 +198,25 @@ def pair(
                 f"observations of type {type(source).__name__} were given; expected a DataArray or "
                 "a Dataset, gridded with NaN or points with coordinates"
             )
-        own = {k: v[name] if isinstance(v, Mapping) else v for k, v in options.items()}
+        own = {k: _for_variable(k, v, name) for k, v in options.items()}
         own["value"] = own["value"] if value is None else value
         _check_times(source, ensemble.variables[name])
         # Observations are few, and what they touch has to be known before anything is laid out.
         paired[name] = (source.compute() if isinstance(source, Labelled) else source, own)
     return paired
+
+
+def _for_variable(option: str, given: Any, name: str) -> Any:
+    """Take what an option is for one variable."""
+    if not isinstance(given, Mapping) or isinstance(given, xr.Dataset):
+        return given
+    if name not in given:
+        listed = ", ".join(map(repr, given)) or "nothing"
+        raise ParameterError(
+            f"{option}= was given for {listed}, and {name!r} was observed; give it for every "
+            "variable that was, or one for all"
+        )
+    return given[name]
 
 
 def _check_times(obs: Any, fields: xr.DataArray) -> None:

@@ -361,6 +361,10 @@ def _footprint(at: Positions, footprint: Any) -> Any:
 
 
 def _refuse_none(flags: NDArray[np.int8]) -> None:
+    if not flags.size:
+        raise ParameterError(
+            "there are no observations: what was given has none along its dimension"
+        )
     if not (flags == 0).any():
         raise ParameterError(
             f"none of the observations can be used ({summarised(flags)}); check their values, "

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from xr_spde._core.errors import AxisNotFoundError, ParameterError, unknown
+from xr_spde._core.errors import AxisNotFoundError, DTypeError, ParameterError, unknown
 from xr_spde._core.provenance import provenance
 from xr_spde.assim.ensembles import read_ensemble
 from xr_spde.labels.arrays import as_float
@@ -94,8 +94,8 @@ def score(
 
     Raises
     ------
-    ParameterError, GridError, AxisNotFoundError
-        Other grids or labels, no members, or nothing to compare.
+    ParameterError, GridError, AxisNotFoundError, DTypeError
+        Other grids or labels, no members, nothing to compare, or a truth without labels.
     UnknownNameError
         Other weights.
 
@@ -139,6 +139,10 @@ def score(
 def _of(truth: xr.DataArray | xr.Dataset, name: str) -> xr.DataArray:
     if isinstance(truth, xr.DataArray):
         return truth
+    if not isinstance(truth, xr.Dataset):
+        raise DTypeError(
+            f"a truth of type {type(truth).__name__} was given; expected a DataArray or a Dataset"
+        )
     names = list(truth.data_vars)
     if name not in names and len(names) != 1:
         raise ParameterError(

@@ -232,8 +232,13 @@ class Update:
         ndarray (N, levels, n)
         """
         members = block if self.factor == 1.0 else inflate(block, self.factor)
-        if self.local is not None:
-            return np.asarray(self.local(members, points))  # type: ignore[arg-type]
+        if self.local is not None and points is not None:
+            sea = np.isfinite(members).any(axis=(0, 1))
+            if sea.all():
+                return np.asarray(self.local(members, points))
+            analysed = members.copy()  # nothing is asked about land
+            analysed[:, :, sea] = self.local(members[:, :, sea], points[sea])
+            return analysed
         if self.weights is None:
             return members
         return np.asarray(transform(members, self.weights, rtps=self.rtps))
