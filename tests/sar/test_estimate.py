@@ -479,12 +479,13 @@ def test_messages_differ(bad_input):
     ("count", "settings", "torch", "method"),
     [
         (1, {}, True, "net"),
-        (2, {}, True, "whittle"),
+        (7, {}, True, "net"),
+        (8, {}, True, "whittle"),
         (1, {"penalty": 50.0}, True, "whittle"),
-        (2, {}, False, "whittle"),
+        (7, {}, False, "whittle"),
     ],
 )
-def test_one_replicate_is_read_by_the_network(monkeypatch, count, settings, torch, method):
+def test_few_replicates_are_read_by_the_network(monkeypatch, count, settings, torch, method):
     from xr_spde.sar import settings as module
 
     monkeypatch.setattr(module, "has_module", lambda _: torch)

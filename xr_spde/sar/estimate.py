@@ -86,8 +86,8 @@ def estimate(
         on lag statistics, whose weights come with the package (needs torch): any grid, any number
         of replicates, gaps, in a second or so. "unet", "vit", "stun" and "cnn" are LatticeVision's
         networks on standardised replicates; they need ``weights`` trained for that number of
-        replicates. "auto" is "net" for a single replicate without ``penalty`` where torch is
-        installed, else "whittle"; the attribute ``xr_spde_method`` tells.
+        replicates. "auto" is "net" for fewer than 8 replicates without ``penalty`` where torch
+        is installed, else "whittle"; the attribute ``xr_spde_method`` tells.
     uncertainty : bool, default False
         Add ``kappa2_stderr``, ``rho_stderr``, ``theta_stderr``: from the curvature of the penalised
         likelihood, or as the default network predicts them.
