@@ -133,10 +133,10 @@ class Settings:
 def automatic_method(count: int, penalty: Any) -> str:
     """Return the estimator to take for a number of replicates, as far as it can run here.
 
-    With few replicates the network is ahead on fields of its prior (``benchmarks/published_sar.py``)
-    and, scored on replicates held out, ahead of the likelihood or level on real ones
-    (``benchmarks/climate_networks.py``). With many the difference is small there and the
-    likelihood, which needs no torch and knows no prior, stays the rule.
+    With few replicates the network is ahead on fields of its prior
+    (``benchmarks/published_sar.py``) and, scored on replicates held out, ahead of the likelihood or
+    level on real ones (``benchmarks/climate_networks.py``). With many the difference is small there
+    and the likelihood, which needs no torch and knows no prior, stays the rule.
     """
     if count >= NETWORK_BELOW or count < 1 or penalty is not None:
         return "whittle"
