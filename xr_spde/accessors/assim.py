@@ -343,7 +343,7 @@ class AssimAccessor(Generic[Obj]):
         Parameters
         ----------
         truth : DataArray or Dataset
-            On the same grid.
+            On the same grid, or at points and along tracks.
         dim : str, optional
             Dimension of the members.
         weights : {"area"} or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from scipy.special import ndtr
 
 from xr_spde._core.errors import AxisNotFoundError, DTypeError, ParameterError, unknown
 from xr_spde._core.provenance import provenance
+from xr_spde.assim.at_points import at_points, is_points
 from xr_spde.assim.ensembles import read_ensemble
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.attrs import derived_attrs
@@ -22,6 +24,7 @@ __all__ = ["crps", "score"]
 
 Float = NDArray[np.float64]
 
+_MOMENT = "xr_spde_moment"
 _WORDS = {
     "rmse": "root mean square error of the mean of the members",
     "bias": "mean of the members minus truth",
@@ -75,11 +78,13 @@ def score(
         members but with ``mean`` and ``std`` is scored as Gaussian.
     truth : DataArray or Dataset
         On the same grid, in whatever order it is stored; without dimensions that the ensemble
-        lacks. Of a Dataset the variables of the ensemble's names.
+        lacks. Or at points and along tracks, with positions as in `assimilate`: observations that
+        were withheld, to which the members are interpolated; those outside or on land are left
+        out. Of a Dataset the variables of the ensemble's names.
     dim : str, optional
         Dimension of the members.
     weights : {"area"} or None
-        Of the cells: cos(latitude) on geographic grids, or all alike.
+        Of the cells: cos(latitude) on geographic grids, or all alike. Points are all alike.
     x, y : str, optional
         Names of the horizontal axes.
 
@@ -98,6 +103,12 @@ def score(
         Other grids or labels, no members, nothing to compare, or a truth without labels.
     UnknownNameError
         Other weights.
+
+    Notes
+    -----
+    A truth that was observed has errors of its own, which the spread of the members does not
+    include: ``spread_skill`` is then below 1 even where the ensemble is right. The standard
+    deviation of a Gaussian is interpolated to points, which is slightly too large between cells.
 
     Examples
     --------
@@ -119,20 +130,20 @@ def score(
         return _described(_gaussian(obj, truth, weights, x, y), "Gaussian", obj["mean"].attrs)
     found = {}
     for name, da in ensemble.variables.items():
-        true = _aligned(_of(truth, name), da, ensemble.grid, x, y)
-        maps = _mapped(
-            _of_members,
-            [da, true],
-            [[ensemble.dim], []],
-            ("error", "variance", "crps", "below", "equal"),
-        )
-        found[name] = _means(maps, ensemble.grid, weights, ensemble.size)
-    names = list(found)
-    if len(names) == 1:
-        return _described(found[names[0]], "ensemble", ensemble.variables[names[0]].attrs)
-    whole = xr.concat(
-        list(found.values()), xr.Variable("variable", names), coords="minimal", compat="override"
-    )
+        true, cells = _of(truth, name), _Cells.of(ensemble.grid, weights)
+        if is_points(true):
+            da, true = at_points(da, true, ensemble.grid, ensemble.dim)
+            cells = _Cells.alike(true)
+        else:
+            true = _aligned(true, da, ensemble.grid, x, y)
+        names = ("error", "variance", "crps", "below", "equal")
+        maps = _mapped(_of_members, [da, true], [[ensemble.dim], []], names)
+        found[name] = _means(maps, cells, ensemble.size)
+    if len(found) == 1:
+        ((name, one),) = found.items()
+        return _described(one, "ensemble", ensemble.variables[name].attrs)
+    labels = xr.Variable("variable", list(found))
+    whole = xr.concat(list(found.values()), labels, coords="minimal", compat="override")
     return _described(whole, "ensemble", {})
 
 
@@ -219,10 +230,16 @@ def _gaussian(
 ) -> xr.Dataset:
     grid = Grid.from_object(obj["mean"], x=x, y=y)
     mean, std = (obj[name].transpose(..., grid.y_dim, grid.x_dim) for name in ("mean", "std"))
-    true = _aligned(_of(truth, "mean"), mean, grid, x, y)
+    true, cells = _of(truth, "mean"), _Cells.of(grid, weights)
+    if is_points(true):
+        both = xr.concat([mean, std], _MOMENT, coords="minimal", compat="override", join="override")
+        both, true = at_points(both, true, grid, _MOMENT)
+        (mean, std), cells = (both.isel({_MOMENT: k}) for k in range(2)), _Cells.alike(true)
+    else:
+        true = _aligned(true, mean, grid, x, y)
     names = ("error", "variance", "crps")
     maps = _mapped(_of_gaussian, [mean, std, true], [[], [], []], names)
-    return _means(maps, grid, weights, None)
+    return _means(maps, cells, None)
 
 
 def _of_gaussian(mean: NDArray[Any], std: NDArray[Any], truth: NDArray[Any]) -> tuple[Float, ...]:
@@ -238,22 +255,35 @@ def _of_gaussian(mean: NDArray[Any], std: NDArray[Any], truth: NDArray[Any]) -> 
     )
 
 
-def _means(
-    maps: dict[str, xr.DataArray], grid: Grid, weights: str | None, size: int | None
-) -> xr.Dataset:
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """What is averaged over: dimensions, and the weight of each place."""
+
+    dims: tuple[str, ...]
+    weight: Float
+
+    @classmethod
+    def of(cls, grid: Grid, weights: str | None) -> _Cells:
+        area = np.ones(grid.ny)
+        if weights == "area" and grid.kind == "geographic":
+            area = np.cos(np.radians(np.clip(grid.canonical_y(), -90.0, 90.0)))
+        whole = grid.from_canonical(np.broadcast_to(area[:, None], grid.shape))
+        return cls((grid.y_dim, grid.x_dim), whole)
+
+    @classmethod
+    def alike(cls, points: xr.DataArray) -> _Cells:
+        return cls(tuple(map(str, points.dims)), np.ones(points.shape))
+
+
+def _means(maps: dict[str, xr.DataArray], cells: _Cells, size: int | None) -> xr.Dataset:
     """Weighted means over the cells, each map in one piece: the same bits for any chunks."""
-    space = (grid.y_dim, grid.x_dim)
-    area = np.ones(grid.ny)
-    if weights == "area" and grid.kind == "geographic":
-        area = np.cos(np.radians(np.clip(grid.canonical_y(), -90.0, 90.0)))
-    whole = grid.from_canonical(np.broadcast_to(area[:, None], grid.shape))
     output = {name: Output(()) for name in _WORDS}
     if size is not None:
         output["rank_histogram"] = Output(("rank",), sizes={"rank": size + 1})
     found = apply_core(
-        partial(_mean, area=whole, size=size, names=tuple(maps)),
+        partial(_mean, area=cells.weight, size=size, names=tuple(maps)),
         *maps.values(),
-        core_dims=[space] * len(maps),
+        core_dims=[cells.dims] * len(maps),
         output=output,
     )
     result = xr.Dataset(found).drop_attrs()
