@@ -4,8 +4,8 @@
 
 Weather: of 51 members of an ECMWF ensemble one plays the truth. It is seen at 2000 places with
 errors, the other 50 are analysed, and scored on it everywhere. Sea level: an ensemble is emulated
-from maps of the Mediterranean in spring 2005, analysed with the tracks of two altimeters in May 2014
-and scored on those of the third. Needs the files of tracks and maps in ``XR_SPDE_DATA_DIR``; the
+from maps of the Mediterranean in spring 2005, analysed with the tracks of two altimeters in May
+2014, and scored on those of the third. Needs the files of tracks and maps in ``XR_SPDE_DATA_DIR``; the
 weather is in the package. Of the sea level the script also draws ``docs/_static/sea_level.png``.
 """
 
@@ -144,8 +144,8 @@ def sea_level(size: int, missions: list[str]) -> str:
         f"## Sea level along withheld tracks\n\n{size} members emulated from the parameters of 61 "
         "daily maps of 2005, about the mean dynamic topography; the mean is shifted and the "
         "spread widened by what the innovations of the other two altimeters say. All of 15 May to "
-        f"3 June 2014 is one time, and the errors are {100 * LEVEL_ERROR:g} cm. RMSE and CRPS include "
-        "errors of the withheld altimeter, the spread does not.\n\n"
+        f"3 June 2014 is one time, and the errors are {100 * LEVEL_ERROR:g} cm. RMSE and CRPS "
+        "include errors of the withheld altimeter, the spread does not.\n\n"
         f"{_machine.table(header, cells)}"
     )
 
