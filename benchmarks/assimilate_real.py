@@ -6,7 +6,8 @@ Weather: of 51 members of an ECMWF ensemble one plays the truth. It is seen at 2
 errors, the other 50 are analysed, and scored on it everywhere. Sea level: an ensemble is emulated
 from maps of the Mediterranean in spring 2005, analysed with the tracks of two altimeters in May
 2014, and scored on those of the third. Needs the files of tracks and maps in
-``XR_SPDE_DATA_DIR``; the weather is in the package. Of the sea level the script also draws ``docs/_static/sea_level.png``.
+``XR_SPDE_DATA_DIR``; the weather is in the package. Of the sea level the script also draws
+``docs/_static/sea_level.png``.
 """
 
 from __future__ import annotations
