@@ -1,0 +1,1 @@
+"""Between two images: their motion, and the frames nobody saw."""

@@ -1,0 +1,134 @@
+"""Images at any time between two, carried from both along one motion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xr_spde._core.errors import ParameterError
+from xr_spde.fields.characteristics import departure, jacobian
+from xr_spde.fields.sampling import fill_nearest, sample
+from xr_spde.latent.motion import Motion
+
+__all__ = ["Frame", "frame_between"]
+
+_COVER_POWER = 2
+_LEAST = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image between two.
+
+    Attributes
+    ----------
+    image : ndarray (ny, nx)
+        NaN only where neither image shows what is there.
+    disagreement : ndarray (ny, nx)
+        Difference between what the two images say, second less first; NaN where only one speaks.
+    seen : ndarray (ny, nx)
+        0, 1 or 2 images that show the place. 0 outside gaps means that what is there comes from
+        outside both images; the value is then that of the border.
+    """
+
+    image: NDArray[np.floating]
+    disagreement: NDArray[np.floating]
+    seen: NDArray[np.int8]
+
+
+def frame_between(
+    u0: ArrayLike,
+    u1: ArrayLike,
+    motion: Motion,
+    tau: float,
+    *,
+    kernel: str = "cubic",
+    extrapolate: bool = False,
+) -> Frame:
+    r"""Carry both images to a time and blend them.
+
+    .. math::
+
+        u_\tau = \frac{(1-\tau) c_0 u_0(\phi_{-\tau}) + \tau c_1 u_1(\phi_{1-\tau})}
+                      {(1-\tau) c_0 + \tau c_1},
+
+    with :math:`c_k` the square of the area that a cell comes from, at most 1: where a lead opens,
+    the image in which it is wide tells what is in it.
+
+    Parameters
+    ----------
+    u0, u1 : array_like (ny, nx)
+        Images at times 0 and 1; NaN is missing and travels along.
+    motion : Motion
+        Between them; see :func:`xr_spde.latent.motion.fit_motion`.
+    tau : float
+        Time, 0 to 1.
+    kernel : {"cubic", "monotone", "linear"}
+        Of the samples; "monotone" keeps to the range of the values around.
+    extrapolate : bool
+        Whether times outside the interval are allowed; the nearer image alone is carried there.
+
+    Returns
+    -------
+    Frame
+        At 0 and 1 the images themselves, wherever they have data.
+
+    Raises
+    ------
+    ParameterError
+        For images of another shape, or a time outside the interval without `extrapolate`.
+    """
+    images = [np.asarray(u, dtype=motion.velocity.dtype) for u in (u0, u1)]
+    if any(u.shape != motion.cells.shape for u in images):
+        raise ParameterError(
+            f"images of shapes {images[0].shape} and {images[1].shape} for a motion on "
+            f"{motion.cells.shape}"
+        )
+    if not (extrapolate or 0 <= tau <= 1):
+        raise ParameterError(
+            f"tau={tau:g} is outside [0, 1]; give a time between the images, or extrapolate=True"
+        )
+    inside = float(np.clip(tau, 0, 1))
+    values, weights, shown = [], [], []
+    for image, span, share in zip(images, (tau, tau - 1), (1 - inside, inside), strict=True):
+        value, known, cover = _carried(image, motion, span, kernel)
+        values.append(value)
+        shown.append(known)
+        # what lies outside both images still needs a value, that of the border
+        weights.append(
+            share * cover * np.where(known, 1.0, 0.0 if np.isnan(image).any() else _LEAST)
+        )
+    alone = weights[0] + weights[1] == 0
+    for k in range(2):  # a gap at the very end is filled from the other end
+        weights[k] = np.where(alone & shown[k], 1.0, weights[k])
+    total = weights[0] + weights[1]
+    mixed = sum(w * v for w, v in zip(weights, values, strict=True)) / np.where(total > 0, total, 1)
+    dtype = images[0].dtype
+    seen = shown[0].astype(np.int8) + shown[1].astype(np.int8)
+    return Frame(
+        np.where(total > 0, mixed, np.nan).astype(dtype),
+        np.where(seen == 2, values[1] - values[0], np.nan).astype(dtype),
+        seen,
+    )
+
+
+def _carried(
+    image: NDArray[np.floating], motion: Motion, span: float, kernel: str
+) -> tuple[NDArray[np.floating], NDArray[np.bool_], NDArray[np.floating]]:
+    """Values carried over a time span, where they are known, and the weight of their area."""
+    wrap = motion.cells.periodic_x
+    ny, nx = image.shape
+    y, x = departure(motion.velocity, span, periodic_x=wrap)
+    known = (y >= -0.5) & (y <= ny - 0.5)
+    if not wrap:
+        known &= (x >= -0.5) & (x <= nx - 0.5)
+    missing = np.isnan(image)
+    if missing.any():
+        share = sample((~missing).astype(image.dtype), y, x, kernel="linear", periodic_x=wrap)
+        known &= share >= 0.5
+        image = fill_nearest(image)
+    a, b, c, d = jacobian(y, x, periodic_x=wrap)
+    cover = np.clip(a * d - b * c, 1e-3, 1.0) ** _COVER_POWER
+    return np.asarray(sample(image, y, x, kernel=kernel, periodic_x=wrap)), known, cover

@@ -1,0 +1,201 @@
+"""Images on coarser grids, with gaps, and what the estimation of motion reads from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import convolve, gaussian_filter
+
+from xr_spde.fields.sampling import fill_nearest, sample
+
+__all__ = ["Pair", "gradient", "noise_ratio", "resize", "shapes"]
+
+Real = NDArray[np.float32]
+
+SMALLEST = 16
+"""Rows or columns of the coarsest level, at least."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two images made ready: gaps filled, standardised together, with masks of what is known.
+
+    Attributes
+    ----------
+    u0, u1 : ndarray (ny, nx)
+        Float32, mean 0 and standard deviation 1 over the pair.
+    m0, m1 : ndarray (ny, nx)
+        1 where known and 0 in gaps, float32.
+    """
+
+    u0: Real
+    u1: Real
+    m0: Real
+    m1: Real
+
+    @classmethod
+    def of(
+        cls, u0: NDArray[Any], u1: NDArray[Any], *, brightness: str = "constant", smooth: float = 0
+    ) -> Pair:
+        """Standardise a pair.
+
+        Parameters
+        ----------
+        u0, u1 : ndarray (ny, nx)
+            Images; NaN is missing.
+        brightness : {"constant", "varying"}
+            Whether values are carried as they are, or only their pattern is: the mean and the
+            standard deviation over about 6 cells are then taken out of each image.
+        smooth : float
+            Standard deviation in cells of a Gaussian that is applied first.
+
+        Returns
+        -------
+        Pair
+        """
+        masks = [np.isfinite(u).astype(np.float32) for u in (u0, u1)]
+        known = np.concatenate([u[np.isfinite(u)] for u in (u0, u1)]).astype(np.float64)
+        mean, spread = known.mean(), known.std()
+        images = [(np.where(m > 0, u, mean) - mean) / (spread or 1.0)
+                  for u, m in zip((u0, u1), masks, strict=True)]  # fmt: skip
+        if smooth > 0:
+            images = [_blurred(u, m, smooth) for u, m in zip(images, masks, strict=True)]
+        if brightness == "varying":
+            images = [_patterned(u, m) for u, m in zip(images, masks, strict=True)]
+        filled = [
+            fill_nearest(np.where(m > 0, u, np.nan).astype(np.float32))
+            for u, m in zip(images, masks, strict=True)
+        ]
+        return cls(filled[0], filled[1], masks[0], masks[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.u0.shape[0], self.u0.shape[1]
+
+    def coarser(self, shape: tuple[int, int]) -> Pair:
+        """Return the pair on fewer cells.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns.
+
+        Returns
+        -------
+        Pair
+        """
+        if shape == self.shape:
+            return self
+        factor = max(a / b for a, b in zip(self.shape, shape, strict=True))
+        sigma = 0.5 * np.sqrt(max(factor**2 - 1, 0.0))
+        images, masks = [], []
+        for u, m in ((self.u0, self.m0), (self.u1, self.m1)):
+            share = gaussian_filter(m, sigma, mode="nearest")
+            blurred = gaussian_filter(u * m, sigma, mode="nearest") / np.maximum(share, 1e-6)
+            images.append(resize(np.where(share > 1e-3, blurred, u), shape))
+            masks.append((resize(share, shape) > 0.5).astype(np.float32))
+        return Pair(images[0], images[1], masks[0], masks[1])
+
+
+def _blurred(image: NDArray[Any], mask: Real, sigma: float) -> NDArray[np.float64]:
+    """Gaussian mean of what is known."""
+    share = gaussian_filter(mask.astype(np.float64), sigma, mode="nearest")
+    total = gaussian_filter(image * mask, sigma, mode="nearest")
+    return np.asarray(total / np.maximum(share, 1e-6))
+
+
+def _patterned(image: NDArray[Any], mask: Real, sigma: float = 6.0) -> NDArray[np.float64]:
+    """Image less its local mean, over its local standard deviation."""
+    centred = image - _blurred(image, mask, sigma)
+    spread = np.sqrt(_blurred(centred**2, mask, sigma))
+    # a floor keeps flat parts from becoming noise
+    return np.asarray(centred / (spread + 0.05))
+
+
+def resize(fields: NDArray[Any], shape: tuple[int, int]) -> Real:
+    """Sample fields bilinearly at the centres of other cells over the same domain.
+
+    Parameters
+    ----------
+    fields : ndarray (..., ny, nx)
+        Values.
+    shape : tuple of int
+        Rows and columns of the result.
+
+    Returns
+    -------
+    ndarray (..., *shape)
+        Float32.
+    """
+    if fields.shape[-2:] == shape:
+        return fields.astype(np.float32)
+    rows, columns = (
+        ((np.arange(m) + 0.5) * n / m - 0.5).astype(np.float32)
+        for m, n in zip(shape, fields.shape[-2:], strict=True)
+    )
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    return np.asarray(sample(fields.astype(np.float32), y, x, kernel="linear"))
+
+
+def gradient(fields: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Differentiate along x and y per cell; central, one-sided at borders.
+
+    Parameters
+    ----------
+    fields : ndarray (..., ny, nx)
+        Values.
+
+    Returns
+    -------
+    along_x, along_y : ndarray (..., ny, nx)
+    """
+    return np.gradient(fields, axis=-1), np.gradient(fields, axis=-2)
+
+
+def shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Shapes of the levels, coarsest first, each about twice the one before.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the images.
+
+    Returns
+    -------
+    list of tuple
+    """
+    levels = [shape]
+    while min(levels[0]) // 2 >= SMALLEST:
+        levels.insert(0, ((levels[0][0] + 1) // 2, (levels[0][1] + 1) // 2))
+    return levels
+
+
+def noise_ratio(u0: NDArray[Any], u1: NDArray[Any]) -> float:
+    """Estimate the standard deviation of noise between neighbours over that of the images.
+
+    From the median magnitude of the mixed second difference, which smooth images hardly have.
+
+    Parameters
+    ----------
+    u0, u1 : ndarray (ny, nx)
+        Images; NaN is missing.
+
+    Returns
+    -------
+    float
+
+    References
+    ----------
+    Immerkaer, J. (1996): Fast noise variance estimation. Comput. Vis. Image Underst. 64, 300-302.
+    """
+    row = np.array([1.0, -2.0, 1.0])
+    rough = [convolve(u.astype(np.float64), np.outer(row, row), mode="nearest") for u in (u0, u1)]
+    high = np.concatenate([r[np.isfinite(r)] for r in rough])
+    spread = float(np.nanstd(np.stack([u0, u1])))
+    if not high.size or not spread > 0:
+        return 0.0
+    return float(np.median(np.abs(high)) / 0.6745 / 6.0 / spread)
