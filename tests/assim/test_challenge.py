@@ -1,0 +1,121 @@
+"""Challenge scores, intervals and ensembles against closed forms (checks D1 to D3)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import chisquare
+
+from xr_spde.assim import score
+from xr_spde.assim.challenge import LEADERBOARD, challenge_scores, interval_scores
+from xr_spde.assim.score import crps
+from xr_spde.errors import ParameterError
+
+
+def series(values, dx=0.05):
+    nt, ny, nx = values.shape
+    coords = {
+        "time": np.datetime64("2012-10-22") + np.arange(nt) * np.timedelta64(1, "D"),
+        "lat": ("lat", 33 + dx * np.arange(ny), {"units": "degrees_north"}),
+        "lon": ("lon", -65 + dx * np.arange(nx), {"units": "degrees_east"}),
+    }
+    return xr.DataArray(values, coords, ("time", "lat", "lon"), attrs={"units": "m"})
+
+
+def red(shape=(42, 20, 200), seed=0):
+    """Field with a red spectrum in time and x."""
+    rng = np.random.default_rng(seed)
+    ft, fx = np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[2], 0.05)
+    amplitude = 1 / (0.02 + np.abs(ft))[:, None, None] / (0.1 + np.abs(fx))
+    spectrum = np.fft.fft2(rng.standard_normal(shape), axes=(0, 2)) * amplitude
+    return np.fft.ifft2(spectrum, axes=(0, 2)).real
+
+
+def test_extreme_reconstructions():
+    truth = series(red((12, 4, 20)) + 3.0)
+    perfect, nothing = challenge_scores(truth, truth), challenge_scores(0.0 * truth, truth)
+    assert (perfect.mu, perfect.sigma) == (1.0, 0.0)
+    assert (nothing.mu, nothing.sigma) == (0.0, 0.0)
+    for found in (perfect, nothing):
+        assert np.isnan([found.lambda_x, found.lambda_t]).all()
+    # reconstruction and reference do not commute: swapping them is a fault that showed
+    assert challenge_scores(0.5 * truth, truth).mu == pytest.approx(0.5)
+    assert challenge_scores(truth, 0.5 * truth).mu == pytest.approx(0.0)
+
+
+def test_definitions():
+    rng = np.random.default_rng(0)
+    truth = red((12, 4, 20))
+    found = truth + 0.3 * rng.standard_normal(truth.shape)
+    result = challenge_scores(series(found), series(truth))
+    daily = 1 - np.sqrt(((found - truth) ** 2).mean((1, 2)) / (truth**2).mean((1, 2)))
+    np.testing.assert_allclose(result.score, daily)
+    assert result.sigma == pytest.approx(daily.std())
+    assert result.mu == pytest.approx(
+        1 - np.sqrt(((found - truth) ** 2).mean() / (truth**2).mean())
+    )
+    turned = challenge_scores(series(found)[:, ::-1], series(truth))
+    xr.testing.assert_allclose(turned, result)
+    found[3, 1, 4] = np.nan
+    assert np.isfinite(challenge_scores(series(found), series(truth)).mu)
+
+
+@pytest.mark.parametrize(("cut_x", "cut_t"), [(1.0, 8.0), (0.6, 6.0), (2.0, 14.0)])
+def test_sharp_cut_off(cut_x, cut_t):
+    """Within about one frequency of the cut, 12 % and 25 % of it."""
+    truth = red((42, 200, 200))
+    spectrum = np.fft.fft2(truth, axes=(0, 2))
+    ft, fx = np.fft.fftfreq(42), np.fft.fftfreq(200, 0.05)
+    kept = (np.abs(ft) <= 1 / cut_t)[:, None, None] & (np.abs(fx) <= 1 / cut_x)
+    found = np.fft.ifft2(spectrum * kept, axes=(0, 2)).real
+    result = challenge_scores(series(found), series(truth))
+    assert float(result.lambda_x) == pytest.approx(cut_x, rel=0.12)
+    assert float(result.lambda_t) == pytest.approx(cut_t, rel=0.25)
+
+
+def test_other_times_are_refused():
+    truth = series(red((12, 4, 20)))
+    with pytest.raises(ParameterError, match="other times"):
+        challenge_scores(truth.assign_coords(time=truth.time + np.timedelta64(1, "D")), truth)
+    with pytest.raises(ParameterError, match="not regular"):
+        challenge_scores(truth[[0, 1, 5]], truth[[0, 1, 5]])
+
+
+def test_intervals_against_the_gaussian():
+    rng = np.random.default_rng(1)
+    std = rng.uniform(0.5, 2.0, 200_000)
+    mean = rng.standard_normal(std.size)
+    truth = mean + std * rng.standard_normal(std.size)
+    truth[0] = np.nan
+    found = interval_scores(mean, std, truth)
+    assert found["count"] == std.size - 1
+    for level in (50, 90, 95):
+        assert found[f"coverage_{level}"] == pytest.approx(level / 100, abs=4e-3)
+    assert found["spread_skill"] == pytest.approx(1.0, abs=6e-3)
+    # the score of a perfect Gaussian is std / sqrt(pi)
+    assert found["crps"] == pytest.approx(std.mean() / np.sqrt(np.pi), rel=6e-3)
+    with pytest.raises(ParameterError, match="std is positive"):
+        interval_scores(mean, 0.0 * std, truth)
+
+
+def test_crps_and_ranks_of_a_gaussian_ensemble():
+    rng = np.random.default_rng(2)
+    members, truth = rng.standard_normal((20, 200, 300)), rng.standard_normal((200, 300))
+    # the fair score does not depend on the number of members: 1 / sqrt(pi)
+    assert crps(members, truth).mean() == pytest.approx(np.pi**-0.5, abs=6e-3)
+    closed = interval_scores(np.zeros(1), np.ones(1), np.array([0.7]))["crps"]
+    many = rng.standard_normal(1_000_000)[:, None]
+    assert crps(many, np.array([0.7]))[0] == pytest.approx(closed, abs=1e-3)
+    fields = xr.DataArray(members, dims=("realization", "y", "x"))
+    ranks = score(fields, xr.DataArray(truth, dims=("y", "x"))).rank_histogram.values
+    assert chisquare(ranks * truth.size).pvalue > 0.01
+
+
+def test_leaderboard_is_kept():
+    for table in LEADERBOARD.values():
+        for mu, sigma, length, period in table.values():
+            assert 0.8 < mu < 1
+            assert 0 < sigma < 0.1
+            assert 0.5 < length < 3
+            assert 4 < period < 16
