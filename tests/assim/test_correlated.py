@@ -25,15 +25,22 @@ def dense_track(length, share):
 def models():
     track = AlongTrack(1.0, length=2.0, share=0.8).errors(STD, STEPS, TRACK)
     full = dense_track(2.0, 0.8)
-    joined = np.zeros((8, 8))
-    joined[:3, :3], joined[3:, 3:] = np.diag([0.2, 0.3, 0.4]), full
+    parts = [np.flatnonzero(name == TRACK) for name in "ba"]
+    blocks = BlockErrors([(index, full[np.ix_(index, index)]) for index in parts])
+    alone = AlongTrack(1.0, length=2.0).errors(STD, STEPS, TRACK)
+    joined = np.zeros((13, 13))
+    joined[:3, :3], joined[3:8, 3:8], joined[8:, 8:] = np.diag([0.2, 0.3, 0.4]), full, full
     return [
         (track, full),
-        (JoinedErrors([IndependentErrors([0.2, 0.3, 0.4]), track]), joined),
+        (blocks, full),
+        (alone, dense_track(2.0, 1.0)),
+        (JoinedErrors([IndependentErrors([0.2, 0.3, 0.4]), track, blocks]), joined),
     ]
 
 
-@pytest.mark.parametrize(("model", "dense"), models(), ids=["blocks", "joined"])
+@pytest.mark.parametrize(
+    ("model", "dense"), models(), ids=["track", "blocks", "wholly correlated", "joined"]
+)
 def test_root_determinant_noise_and_selection_are_those_of_r(model, dense):
     assert isinstance(model, ErrorModel)
     p = len(dense)
@@ -43,6 +50,9 @@ def test_root_determinant_noise_and_selection_are_those_of_r(model, dense):
     np.testing.assert_allclose(np.sum(model.whiten(x) * model.whiten(y), -1), expected)
     assert model.whiten(x.astype(np.float32)).dtype == np.float32
     assert log_determinant(model) == pytest.approx(np.linalg.slogdet(dense)[1])
+    turn, rest, log_turn = model.sparse_form()
+    np.testing.assert_allclose((turn @ dense @ turn.T), rest.toarray(), atol=1e-14)
+    assert log_turn == pytest.approx(np.linalg.slogdet(turn.toarray())[1])
     drawn = model.noise(np.random.default_rng(1), (50_000,))
     assert drawn.shape == (50_000, p)
     np.testing.assert_allclose(np.cov(drawn.T), dense, atol=0.06)
@@ -77,6 +87,28 @@ def test_errors_that_make_no_sense():
     with pytest.raises(ParameterError, match="share=1"):
         AlongTrack(1.0, length=1.0, share=1.5)
     with pytest.raises(ParameterError, match="do not increase"):
-        models()[1][0].select(np.array([2, 1]))
-    with xr_spde.set_options(memory_limit=100), pytest.raises(MemoryGuardError, match="1 tracks"):
-        AlongTrack(1.0, length=2.0).errors(np.ones(9), np.arange(9.0), np.zeros(9))
+        models()[-1][0].select(np.array([2, 1]))
+    with xr_spde.set_options(memory_limit=100), pytest.raises(MemoryGuardError, match="1 blocks"):
+        BlockErrors([(np.arange(9), np.eye(9))])
+
+
+def test_long_tracks_cost_little():
+    """Whitened noise is white, and neighbours alone are coupled."""
+    rng, p = np.random.default_rng(0), 30_000
+    steps = np.cumsum(rng.uniform(0.0, 5.0, p))
+    for share in (0.7, 1.0):
+        errors = AlongTrack(1.0, length=20.0, share=share).errors(
+            rng.uniform(0.5, 2.0, p), steps, np.arange(p) // 10_000
+        )
+        white = errors.whiten(errors.noise(rng, (3,)))
+        assert white.std() == pytest.approx(1.0, abs=0.02)
+        for lag in (1, 2, 50):
+            assert abs(np.mean(white[:, lag:] * white[:, :-lag])) < 0.02
+        assert errors.sparse_form().rest.nnz <= 3 * p
+
+
+def test_a_part_that_does_not_know_its_sparse_form():
+    class Bare:
+        variance = np.array([1.0])
+
+    assert JoinedErrors([IndependentErrors([1.0]), Bare()]).sparse_form() is None

@@ -10,7 +10,12 @@ import xarray as xr
 from xr_spde.assim.correlated import AlongTrack
 from xr_spde.assim.kriging import condition
 from xr_spde.assim.observations import read_observations
-from xr_spde.errors import DTypeError, GridError, ParameterError, UnknownNameError
+from xr_spde.errors import (
+    DTypeError,
+    GridError,
+    ParameterError,
+    UnknownNameError,
+)
 from xr_spde.fields.sar import operator
 from xr_spde.labels.grid import Grid
 from xr_spde.sar import emulate
@@ -90,7 +95,7 @@ def dense(params, rows, r, d, buffer, boundary):
     return (mean + gain @ left).reshape(SHAPE), posterior, value, chi2
 
 
-@pytest.mark.parametrize("route", ["precision", "covariance"])
+@pytest.mark.parametrize("route", ["precision", "augmented", "covariance"])
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("patterns", [0, 2])
 def test_posterior_is_that_of_kriging(route, closed, patterns):
@@ -123,12 +128,32 @@ def test_footprints_and_tracks_with_correlated_errors():
     r = np.linalg.inv(white @ white.T)
     mean, covariance, value, _ = dense(params, rows, r, obs.values, 2, "plane")
     for given in (condition(params, ready, buffer=2),
-                  condition(params, obs, obs_error=errors, footprint=900e3, buffer=2)):  # fmt: skip
+                  condition(params, obs, obs_error=errors, footprint=900e3, buffer=2),
+                  condition(params, ready, buffer=2, route="augmented")):  # fmt: skip
         np.testing.assert_allclose(given["mean"], mean, rtol=1e-9)
         np.testing.assert_allclose(
             given["std"] ** 2, np.diagonal(covariance).reshape(SHAPE), rtol=1e-9
         )
         assert given.log_likelihood.item() == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize("share", [None, 0.6, 1.0])
+def test_hundreds_of_wide_or_correlated_observations_augment_the_precision(share):
+    """Against one column each, which is tested against dense algebra."""
+    params = make_params(closed=True, patterns=1)
+    track, rng = np.arange(450) // 150, np.random.default_rng(0)
+    along = np.linspace(0.0, 700.0, 150)
+    lat, lon = 34.0 * np.sin(np.radians(np.tile(along, 3) + 90.0 * track)), np.tile(along, 3)
+    coords = {"lat": ("obs", lat), "lon": ("obs", lon), "pass": ("obs", track)}
+    obs = xr.DataArray(rng.normal(10.0, 2.0, 450), coords, ("obs",), name="t")
+    options = {"obs_error": 0.5, "footprint": 5000e3}
+    if share is not None:
+        options = {"obs_error": AlongTrack(0.5, length=900e3, share=share, track="pass")}
+    found, columns = (
+        condition(params, obs, route=route, buffer=2, **options) for route in ("auto", "covariance")
+    )
+    for name in ("mean", "std", "log_likelihood", "chi_square"):
+        np.testing.assert_allclose(found[name], columns[name], rtol=1e-9)
 
 
 def test_draws_have_the_posterior_mean_and_covariance():
@@ -144,7 +169,7 @@ def test_draws_have_the_posterior_mean_and_covariance():
     assert np.abs(error / np.outer(std, std) * np.sqrt(n)).max() < 6.5
 
 
-@pytest.mark.parametrize("route", ["precision", "covariance"])
+@pytest.mark.parametrize("route", ["precision", "augmented", "covariance"])
 def test_a_member_is_that_of_emulate_and_does_not_depend_on_its_company(route):
     params = make_params(patterns=1)
     far = {"obs_error": 1e12, "seed": 5, "route": route}

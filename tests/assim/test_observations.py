@@ -9,9 +9,10 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_spde.assim.correlated import AlongTrack, BlockErrors
+from xr_spde.assim.correlated import AlongTrack
 from xr_spde.assim.noise import IndependentErrors
 from xr_spde.assim.observations import read_observations
+from xr_spde.assim.tracks import TrackErrors
 from xr_spde.errors import (
     AxisNotFoundError,
     DTypeError,
@@ -127,7 +128,7 @@ def test_the_variables_of_a_track_are_found(world):
         world,
         obs_error=AlongTrack(0.1, length=1e6, track="cycle"),
     )
-    assert isinstance(along.error, BlockErrors)
+    assert isinstance(along.error, TrackErrors)
     np.testing.assert_allclose(along.error.whiten(np.eye(2)), 10.0 * np.eye(2))
     one = read_observations(track.adt.set_index().isel(n=0).assign_coords(lat=0.0, lon=5.0), world,
                             obs_error=1.0)  # fmt: skip

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import xr_spde
 from xr_spde.errors import MemoryGuardError, ParameterError, SolverError, UnknownNameError
+from xr_spde.fields.augmented import AugmentedPosterior
 from xr_spde.fields.conditioning import Conditioning
 from xr_spde.fields.field import GaussianField
 from xr_spde.fields.posterior import Posterior, posterior
@@ -37,6 +38,11 @@ class DenseErrors:
     @property
     def logdet(self):
         return np.linalg.slogdet(self.covariance)[1]
+
+    def sparse_form(self):
+        turn = np.diag(np.linspace(1.0, 2.0, len(self.covariance)))
+        rest = sp.csr_array(turn @ self.covariance @ turn)
+        return sp.csr_array(turn), rest, np.linalg.slogdet(turn)[1]
 
 
 def model_of(seed, boundary, buffer=2):
@@ -98,7 +104,7 @@ def dense_posterior(recipe, d):
 @given(
     st.integers(0, 10**6),
     st.sampled_from(BOUNDARIES),
-    st.sampled_from(["precision", "covariance"]),
+    st.sampled_from(["precision", "augmented", "covariance"]),
     st.sampled_from([(12, 3, 2), (12, 0, 0), (0, 3, 2), (5, 0, 3), (30, 2, 0)]),
     st.booleans(),
     st.booleans(),
@@ -110,7 +116,8 @@ def test_mean_variance_and_evidence_are_those_of_kriging(
     recipe = setting(seed, boundary, route, near, far, modes, scaled, correlated)
     d = np.random.default_rng(seed + 2).standard_normal(recipe.size)
     mean, variance, value, chi2 = dense_posterior(recipe, d)
-    found = Posterior(recipe)
+    found = posterior(recipe)
+    assert isinstance(found, AugmentedPosterior) == (route == "augmented")
     np.testing.assert_allclose(found.increment(d)[0], mean, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(found.variance(), variance, rtol=1e-9, atol=1e-9)
     assert found.log_likelihood(d) == pytest.approx((value, chi2), rel=1e-9)
@@ -124,6 +131,11 @@ def test_what_enters_the_precision_is_what_its_stencil_holds():
     assert not setting(0, "cylinder", "precision", correlated=True).near.any()
     many = setting(0, "cylinder", "auto", near=250)
     assert np.count_nonzero(many.near) == 250
+    wide = setting(0, "cylinder", "auto", near=5, far=400)
+    assert wide.augmented
+    assert np.count_nonzero(wide.near) == 5
+    assert not setting(0, "cylinder", "auto", near=5, far=399).augmented
+    assert not setting(0, "cylinder", "covariance", near=5, far=400).augmented
     # across the seam two columns are neighbours, on a plane they are not
     rows = np.zeros((1, 99))
     rows[0, [0, 10]] = 0.5
@@ -204,3 +216,22 @@ def test_a_singular_precision_names_the_other_route():
     )  # fmt: skip
     with pytest.raises(SolverError, match='route="covariance"'):
         Posterior(recipe)
+
+
+def test_errors_that_cannot_augment_the_precision():
+    class Bare(DenseErrors):
+        sparse_form = None
+
+    recipe = setting(0, "plane", "auto", near=0, far=400)
+    errors = Bare(recipe.errors.covariance)
+    settings = (recipe.model, recipe.rows, errors, False, errors.logdet, None, None)
+    assert not Conditioning(*settings, "auto").augmented
+    with pytest.raises(ParameterError, match=r"errors of type Bare have no sparse_form\(\)"):
+        Conditioning(*settings, "augmented").near  # noqa: B018
+
+
+def test_the_guard_of_memory_speaks_of_what_augments():
+    recipe = setting(7, "plane", "augmented", near=0, far=30)
+    guarded = pytest.raises(MemoryGuardError, match="30 observations that are wide or have corr")
+    with xr_spde.set_options(memory_limit=1000), guarded:
+        AugmentedPosterior(recipe)

@@ -1,4 +1,4 @@
-"""Errors that are correlated: block by block, such as along the tracks of a satellite."""
+"""Errors that are correlated: along the tracks of a satellite, or block by block."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.memory import check_memory
 from xr_spde.assim.arrays import as_real, namespace
-from xr_spde.assim.noise import ErrorModel, IndependentErrors
+from xr_spde.assim.noise import ErrorModel, IndependentErrors, SparseForm
+from xr_spde.assim.tracks import TrackErrors
 
-__all__ = ["AlongTrack", "BlockErrors", "JoinedErrors", "is_independent", "log_determinant"]
+__all__ = [
+    "AlongTrack",
+    "BlockErrors",
+    "JoinedErrors",
+    "is_independent",
+    "log_determinant",
+]
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -45,7 +53,7 @@ class BlockErrors:
                 f"the blocks hold {numbers.size} numbers of observations, not each of 0 to "
                 f"{numbers.size - 1} once; put every observation into one block"
             )
-        guard_blocks([index.size for index, _ in self.blocks])
+        _guard_blocks([index.size for index, _ in self.blocks])
         self.variance = np.empty(numbers.size)
         self._roots = []
         for index, covariance in self.blocks:
@@ -71,6 +79,14 @@ class BlockErrors:
     def logdet(self) -> float:
         """Natural logarithm of ``|R|``."""
         return float(2.0 * sum(np.log(np.diagonal(root)).sum() for root in self._roots))
+
+    def sparse_form(self) -> SparseForm:
+        """Return R as sparse matrices; see :class:`SparseForm`."""
+        count = self.variance.size
+        order = np.concatenate([index for index, _ in self.blocks])
+        whole = sp.csr_array(sp.block_diag([covariance for _, covariance in self.blocks]))
+        turn = sp.csr_array((np.ones(count), (np.arange(count), order)), shape=(count, count))
+        return SparseForm(turn, whole, 0.0)
 
     def select(self, keep: Any) -> BlockErrors:
         """Return the errors of some observations, given by a mask (p,) or indices."""
@@ -119,6 +135,15 @@ class JoinedErrors:
     def logdet(self) -> float:
         """Natural logarithm of ``|R|``."""
         return sum(map(log_determinant, self.parts))
+
+    def sparse_form(self) -> SparseForm | None:
+        """Return R as sparse matrices; None where a part does not know it."""
+        known = [getattr(part, "sparse_form", lambda: None)() for part in self.parts]
+        forms = [form for form in known if form is not None]
+        if len(forms) < len(known):
+            return None
+        turn, rest = (sp.csr_array(sp.block_diag([form[k] for form in forms])) for k in (0, 1))
+        return SparseForm(turn, rest, sum(form.log_turn for form in forms))
 
     def select(self, keep: Any) -> JoinedErrors:
         """Return the errors of some observations, given by a mask (p,) or increasing indices."""
@@ -172,7 +197,7 @@ class AlongTrack:
                 "correlated, above 0 and at most 1"
             )
 
-    def errors(self, std: ArrayLike, steps: Float, track: ArrayLike) -> BlockErrors:
+    def errors(self, std: ArrayLike, steps: Float, track: ArrayLike) -> TrackErrors:
         """Build the model of the errors.
 
         Parameters
@@ -186,44 +211,24 @@ class AlongTrack:
 
         Returns
         -------
-        BlockErrors
+        TrackErrors
 
         Raises
         ------
-        ParameterError, MemoryGuardError
-            As :class:`BlockErrors`.
+        ParameterError
+            As :class:`TrackErrors`.
         """
-        sigma = np.asarray(std, dtype=np.float64)
-        _, which = np.unique(np.asarray(track), return_inverse=True)
-        members = [np.flatnonzero(which == k) for k in range(int(which.max(initial=-1)) + 1)]
-        guard_blocks([index.size for index in members])
-        blocks = []
-        for index in members:
-            apart = np.abs(np.subtract.outer(steps[index], steps[index]))
-            correlation = self.share * np.exp(-apart / self.length)
-            np.fill_diagonal(correlation, 1.0)
-            blocks.append((index, np.outer(sigma[index], sigma[index]) * correlation))
-        return BlockErrors(blocks)
+        return TrackErrors(std, steps, track, length=self.length, share=self.share)
 
 
-def guard_blocks(sizes: Sequence[int]) -> None:
-    """Refuse blocks that would not fit in memory.
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        Observations of each block.
-
-    Raises
-    ------
-    MemoryGuardError
-        If covariances and roots would take too much.
-    """
+def _guard_blocks(sizes: Sequence[int]) -> None:
+    """Refuse blocks whose covariances and roots would not fit in memory."""
     check_memory(
         24.0 * sum(size**2 for size in sizes),
-        what=f"the error covariance of {len(sizes)} tracks of up to {max(sizes, default=0)} "
+        what=f"the error covariance of {len(sizes)} blocks of up to {max(sizes, default=0)} "
         "observations each",
-        remedy="Thin or superob the observations first, or part them into shorter tracks.",
+        remedy="Thin or superob the observations first, part them into smaller blocks, or take "
+        "AlongTrack, which needs no covariance.",
     )
 
 

@@ -82,11 +82,13 @@ def condition(
     operator, footprint, unusable, value, obs_x, obs_y
         As in `read_observations`; the operator must be linear. Land is where the parameters are
         NaN.
-    route : {"auto", "precision", "covariance"}, default "auto"
-        Whether observations enter the sparse precision, which bears any number of them as long as
-        each touches cells at most two apart and errors are independent, or one column each, which
-        bears any operator and any errors. "auto": columns below 200 observations and for those
-        that need it.
+    route : {"auto", "precision", "augmented", "covariance"}, default "auto"
+        How observations are used. "precision": those that touch cells at most two apart and have
+        independent errors enter the sparse precision, any number of them; others take a column
+        each, thousands of which take minutes. "augmented": others become unknowns of a sparse
+        matrix, with independent errors, `AlongTrack` or errors in blocks; ten thousand take
+        seconds. "covariance": a column for all, which bears any errors. "auto": columns where
+        they are a few hundred at most.
     solver, boundary, buffer
         As in `emulate`.
     chunks : int or "auto", default "auto"

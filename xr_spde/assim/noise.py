@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from xr_spde._core.errors import ParameterError
@@ -27,6 +28,24 @@ class ErrorModel(Protocol):
 
     def select(self, keep: Any) -> ErrorModel:
         """Return the errors of some observations, given by a mask (p,) or indices."""
+
+
+class SparseForm(NamedTuple):
+    """A covariance R of p errors as ``turn R turn' = rest``, both sparse.
+
+    Attributes
+    ----------
+    turn : csr_array (p, p)
+        Of full rank.
+    rest : csr_array (p, p)
+        Symmetric positive definite.
+    log_turn : float
+        ``log |det turn|``.
+    """
+
+    turn: Any
+    rest: Any
+    log_turn: float
 
 
 class IndependentErrors:
@@ -69,6 +88,13 @@ class IndependentErrors:
         """Draw errors, shape ``(*shape, p)``, on the host."""
         std = np.sqrt(to_host(self.variance))
         return std * rng.standard_normal((*shape, std.size))
+
+    def sparse_form(self) -> SparseForm:
+        """Return R as sparse matrices; see :class:`SparseForm`."""
+        variance = to_host(self.variance).astype(np.float64)
+        return SparseForm(
+            sp.csr_array(sp.eye_array(variance.size)), sp.csr_array(sp.diags_array(variance)), 0.0
+        )
 
     def select(self, keep: Any) -> IndependentErrors:
         """Return the errors of some observations, given by a mask (p,) or indices."""

@@ -25,11 +25,14 @@ __all__ = ["PRECISION_FROM", "REACH", "ROUTES", "Conditioning", "Errors"]
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-ROUTES = ("auto", "precision", "covariance")
+ROUTES = ("auto", "precision", "augmented", "covariance")
 """Ways to the posterior."""
 
 PRECISION_FROM = 200
 """Observations from which the sparse precision is faster than one column for each of them."""
+
+AUGMENTED_FROM = 400
+"""Observations that cannot enter the precision from which "auto" augments it by them."""
 
 REACH = 2
 """Rows or columns that the nodes of an observation may be apart to enter the precision."""
@@ -47,6 +50,9 @@ class Errors(Protocol):
 
     def select(self, keep: Any) -> Errors:
         """Return the errors of some observations."""
+
+    # and where the precision is to be augmented, sparse_form() -> (turn, rest, log_turn) with
+    # sparse matrices turn R turn' = rest, or None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +75,10 @@ class Conditioning:
         The diagonal of D; one by default.
     patterns : ndarray (m, ny, nx), optional
         The columns of P; none by default.
-    route : {"auto", "precision", "covariance"}, default "auto"
-        Whether observations enter the sparse precision where they can. "auto": from
-        :data:`PRECISION_FROM` of them on.
+    route : {"auto", "precision", "augmented", "covariance"}, default "auto"
+        Whether observations enter the sparse precision where they can, and whether others take
+        a column each or augment it. "auto": they enter from :data:`PRECISION_FROM` of them on, and
+        the others augment from :data:`AUGMENTED_FROM` of them on.
 
     Raises
     ------
@@ -143,11 +150,41 @@ class Conditioning:
     @cached_property
     def near(self) -> NDArray[np.bool_]:
         """Which observations enter the precision (p,)."""
-        usable = self._within_stencil() if self.independent else np.zeros(self.size, dtype=bool)
+        usable = self._narrow.copy()
+        if self.augmented:
+            return usable
         few = self.route == "auto" and np.count_nonzero(usable) < PRECISION_FROM
         if self.route == "covariance" or few:
             usable[:] = False
         return usable
+
+    @cached_property
+    def _narrow(self) -> NDArray[np.bool_]:
+        """Which observations can enter the precision (p,)."""
+        return self._within_stencil() if self.independent else np.zeros(self.size, dtype=bool)
+
+    @cached_property
+    def augmented(self) -> bool:
+        """Whether observations that cannot enter the precision augment it.
+
+        Raises
+        ------
+        ParameterError
+            If they are to and the model of their errors does not give them as sparse matrices.
+        """
+        asked = self.route == "augmented"
+        many = int(np.count_nonzero(~self._narrow)) >= AUGMENTED_FROM
+        if not asked and not (self.route == "auto" and many):
+            return False
+        known = getattr(self.errors, "sparse_form", None)
+        able = callable(known) and known() is not None
+        if asked and not able:
+            raise ParameterError(
+                f"route='augmented' was given, and errors of type {type(self.errors).__name__} "
+                'have no sparse_form(); take route="covariance", or errors that are independent, '
+                "AlongTrack or in blocks"
+            )
+        return able
 
     def _within_stencil(self) -> NDArray[np.bool_]:
         """Whether all nodes of a row are neighbours in the stencil of Q."""
@@ -174,7 +211,8 @@ class Conditioning:
         """Hash of all that decides the factor."""
         digest = hashlib.blake2b(digest_size=20)
         rows = self.padded_rows
-        parts = (rows.indptr, rows.indices, rows.data, self.loads, self.near)
+        marks = np.append(self.near, self.augmented)
+        parts = (rows.indptr, rows.indices, rows.data, self.loads, marks)
         for array in (*parts, np.asarray(self.errors.variance)):
             digest.update(np.ascontiguousarray(array).tobytes())
         probe = np.sin(np.arange(self.size) + 1.0)  # correlated errors differ by their root

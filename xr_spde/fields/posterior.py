@@ -11,6 +11,7 @@ variance. All others, and the patterns, border it: eliminating y from the statio
     K y + X c = G' R^-1 d,   X' y + T c = t,
 
 leaves a dense symmetric ``M = T - X' K^-1 X`` with one row per pattern and per such observation.
+Many of the others become unknowns of a sparse matrix instead, :mod:`xr_spde.fields.augmented`.
 Where K is Q alone, all is done with the factor of B, and M is the covariance of the observations.
 Draws are prior draws moved by the mean of what they miss ("conditioning by kriging").
 
@@ -68,6 +69,10 @@ def posterior(recipe: Conditioning) -> Posterior:
     SolverError
         If the precision is too near singular for its factor.
     """
+    if recipe.augmented:
+        from xr_spde.fields.augmented import AugmentedPosterior  # which builds on this module
+
+        return FACTORS.get(("posterior", recipe.key), lambda: AugmentedPosterior(recipe))
     return FACTORS.get(("posterior", recipe.key), lambda: Posterior(recipe))
 
 
@@ -109,15 +114,14 @@ class Posterior:
         check_memory(
             32.0 * border**2,
             what=f"conditioning on {self._far.size} observations that need a column each",
-            remedy="Observations of cells at most two apart with independent errors need none with "
-            'route="auto"; thin or join the others, or use an ensemble method.',
+            remedy='With route="augmented" they need none; or thin or join them, or use an '
+            "ensemble method.",
         )
         if self._far.size > MANY_COLUMNS:
             warn(
-                f"{self._far.size} of {self.recipe.size} observations take a column each, because "
-                f"their cells are more than {REACH} apart or their errors correlated: expect "
-                "minutes, growing with the cube of their number; smaller footprints, superobs of "
-                "one cell or independent errors take the sparse precision instead"
+                f"{self._far.size} of {self.recipe.size} observations take a column each: expect "
+                'minutes, growing with the cube of their number; route="augmented" takes none '
+                "(errors that are independent, AlongTrack or in blocks)"
             )
 
     def _factorise(self) -> GridFactor:
@@ -325,11 +329,15 @@ class Posterior:
         innovations = self.model.matrix() @ y[0]
         chi2 = float(np.sum(self.recipe.errors.whiten(left) ** 2) + innovations @ innovations)
         chi2 += float(amplitudes[0] @ amplitudes[0])
+        return -0.5 * (d.size * _LOG_2PI + self._logdet() + chi2), chi2
+
+    def _logdet(self) -> float:
+        """Compute ``log|S|``, of the covariance of the observations."""
         logdet = self.recipe.log_r + float(np.log(np.abs(self._values)).sum())
         if self._factor is not None:
             own = float(moments.log_determinant(self.model).value)
             logdet += self._factor.logdet() - 2.0 * own
-        return -0.5 * (d.size * _LOG_2PI + logdet + chi2), chi2
+        return logdet
 
 
 def _columns(matrix: Float, right: Float) -> Float:
