@@ -33,26 +33,6 @@ def test_apply_and_adjoint_are_those_of_the_matrix(seed, leading):
     assert np.vdot(operator.apply(x), y) == pytest.approx(np.vdot(x, spread), abs=1e-12)
 
 
-def test_arrays_of_another_library_are_taken_entry_by_entry():
-    class Duck:
-        """An array with the functions of numpy that is none of numpy's, as one of cupy."""
-
-        __module__ = "numpy.elsewhere"
-
-        def __init__(self, array):
-            self.array, self.dtype, self.shape = array, array.dtype, array.shape
-
-        def __getitem__(self, key):
-            return self.array[key]
-
-    operator, rng = random_operator(3), np.random.default_rng(0)
-    counts = np.diff(operator.matrix.indptr)
-    assert counts.min() < counts.max()
-    x = rng.standard_normal((4, 30))
-    found = operator._product(operator.matrix, Duck(x))
-    np.testing.assert_allclose(found, x @ operator.matrix.toarray().T)
-
-
 def test_single_precision_stays_and_fields_do_not_touch_one_another():
     operator, rng = random_operator(4), np.random.default_rng(0)
     x = rng.standard_normal((20, 5, 6)).astype(np.float32)

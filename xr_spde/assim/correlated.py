@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.memory import check_memory
-from xr_spde.assim.arrays import as_real, namespace
+from xr_spde.assim.arrays import as_real, namespace, to_host
 from xr_spde.assim.noise import ErrorModel, IndependentErrors, SparseForm
 from xr_spde.assim.tracks import TrackErrors
 
@@ -66,7 +66,8 @@ class BlockErrors:
         xp = namespace(x)
         out = xp.empty_like(x)
         for (index, _), inverse in zip(self.blocks, self._inverses, strict=True):
-            out[..., index] = x[..., index] @ xp.asarray(inverse.T, dtype=x.dtype)
+            own = xp.asarray(index)
+            out[..., own] = x[..., own] @ xp.asarray(inverse.T, dtype=x.dtype)
         return out
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...] = ()) -> Float:
@@ -118,7 +119,7 @@ class JoinedErrors:
     @property
     def variance(self) -> Float:
         """Diagonal of R, shape (p,)."""
-        return np.concatenate([part.variance for part in self.parts])
+        return np.concatenate([to_host(part.variance) for part in self.parts])
 
     def _slices(self) -> list[slice]:
         return [slice(*pair) for pair in zip(self._starts[:-1], self._starts[1:], strict=True)]
@@ -262,7 +263,7 @@ def log_determinant(errors: ErrorModel) -> float:
     float
     """
     if isinstance(errors, IndependentErrors):
-        return float(np.log(as_real("the variance", errors.variance)).sum())
+        return float(np.log(to_host(as_real("the variance", errors.variance))).sum())
     known = getattr(errors, "logdet", None)
     if callable(known):
         return float(known())

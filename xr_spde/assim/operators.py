@@ -100,7 +100,8 @@ class LinearOperator:
                 f"{self.shape[1]})"
             )
         nodes, weights = self._touched
-        picked = values.reshape(-1, self.matrix.shape[1])[:, nodes]
+        touched = namespace(values).asarray(nodes)
+        picked = values.reshape(-1, self.matrix.shape[1])[:, touched]
         found = self._product(weights, picked)
         return found.reshape(*values.shape[:-2], self.size)
 
@@ -129,13 +130,14 @@ class LinearOperator:
             )
         nodes, weights = self._touched
         spread = self._product(weights.T.tocsr(), given.reshape(-1, self.size))
-        out = namespace(given).zeros((len(spread), self.matrix.shape[1]), dtype=given.dtype)
-        out[:, nodes] = spread
+        xp = namespace(given)
+        out = xp.zeros((len(spread), self.matrix.shape[1]), dtype=given.dtype)
+        out[:, xp.asarray(nodes)] = spread
         return out.reshape(*given.shape[:-1], *self.shape)
 
     def _product(self, weights: sp.csr_array, rows: Any) -> Any:
         """Product of a matrix with rows of numbers, where these are and in their dtype."""
-        if isinstance(rows, np.ndarray):
+        if namespace(rows) is np:
             return np.ascontiguousarray((weights.astype(rows.dtype) @ rows.T).T)
         xp = namespace(rows)
         counts = np.diff(weights.indptr)
@@ -247,7 +249,7 @@ class FunctionOperator:
                 f"the observation operator returned shape {tuple(found.shape)} for fields of shape "
                 f"{tuple(values.shape)}; expected {expected}, one number per observation last"
             )
-        return found if self.kept is None else found[..., self.kept]
+        return found if self.kept is None else found[..., namespace(found).asarray(self.kept)]
 
     def select(self, keep: Any) -> FunctionOperator:
         """Return the operator of some observations, given by a mask (p,) or indices."""
