@@ -154,7 +154,7 @@ def sea_level(size: int, missions: list[str]) -> str:
 def draw(post: xr.Dataset) -> None:
     """Draw mean, increment and spread of the sea level."""
     figure = post.assim.plot.increments(figsize=(11.0, 2.6))
-    figure.savefig(PICTURE, dpi=110)
+    figure.savefig(PICTURE, dpi=110, bbox_inches="tight")
 
 
 def main() -> None:

@@ -82,6 +82,7 @@ RESULTS = {
     "lorenz96": "Filters on Lorenz-96",
     "filters": "Speed of the filters",
     "assimilate_large": "Analysis of a large ensemble",
+    "assimilate_real": "Observations into real ensembles",
     "climate": "Real data",
     "climate_networks": "Networks on real data",
 }
