@@ -83,6 +83,7 @@ RESULTS = {
     "filters": "Speed of the filters",
     "assimilate_large": "Analysis of a large ensemble",
     "assimilate_real": "Observations into real ensembles",
+    "spacetime": "Interpolation in space and time",
     "climate": "Real data",
     "climate_networks": "Networks on real data",
 }
