@@ -9,10 +9,11 @@ from xr_spde._core.errors import ParameterError, UnknownNameError
 from xr_spde.fields.cells import Cells
 from xr_spde.fields.characteristics import departure, nodes
 from xr_spde.fields.sampling import sample
-from xr_spde.latent.cases import CASES, make_case, texture
+from xr_spde.latent.cases import CASES, make_case
 from xr_spde.latent.frames import frame_between
 from xr_spde.latent.motion import Motion, fit_motion
 from xr_spde.latent.pyramid import Pair, noise_ratio, shapes
+from xr_spde.latent.textures import texture
 from xr_spde.latent.tgv import Regulariser
 
 

@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import unknown
+from xr_spde.latent.textures import centres, soft, texture, turn
 
-__all__ = ["CASES", "Case", "make_case", "texture"]
+__all__ = ["CASES", "Case", "make_case"]
 
 Float = NDArray[np.float64]
 Frame = Callable[[float], Float]
 
 SIZE = 128
 """Rows and columns of the published cases."""
-
-_WAVES = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,69 +48,11 @@ class Case:
     displacement: Float
 
 
-def texture(
-    seed: int,
-    y: Float,
-    x: Float,
-    *,
-    amplitude: float = 0.16,
-    mean: float = 0.5,
-    waves: tuple[float, float] = (8.0, 100.0),
-) -> Float:
-    """Sum of 80 cosines of random direction and length, clipped to [0, 1].
-
-    Parameters
-    ----------
-    seed : int
-        Of the cosines.
-    y, x : ndarray
-        Positions in pixels.
-    amplitude, mean : float
-        Standard deviation before clipping, and mean.
-    waves : (float, float)
-        Shortest and longest wave in pixels; log-uniform between, amplitudes as the root.
-
-    Returns
-    -------
-    ndarray
-        Like the positions.
-    """
-    rng = np.random.default_rng(seed)
-    length = np.exp(rng.uniform(np.log(waves[0]), np.log(waves[1]), _WAVES))
-    angle = rng.uniform(0, 2 * np.pi, _WAVES)
-    phase = rng.uniform(0, 2 * np.pi, _WAVES)
-    weight = np.sqrt(length / (length.sum() / 2))
-    total = np.zeros(np.shape(y))
-    for k in range(_WAVES):
-        along = np.cos(angle[k]) * x + np.sin(angle[k]) * y
-        total += weight[k] * np.cos(2 * np.pi / length[k] * along + phase[k])
-    return np.clip(mean + amplitude * total, 0.0, 1.0)
-
-
-def _soft(z: Float) -> Float:
-    """Soft step over about a pixel."""
-    return 1.0 / (1.0 + np.exp(np.clip(-z / 0.5, -60, 60)))
-
-
-def _turn(y: Float, x: Float, degrees: float, n: int) -> tuple[Float, Float]:
-    """Rotate positions about the centre of the image, from x to y."""
-    a, c = np.radians(degrees), n / 2
-    return (
-        c + np.sin(a) * (x - c) + np.cos(a) * (y - c),
-        c + np.cos(a) * (x - c) - np.sin(a) * (y - c),
-    )
-
-
-def _grid(n: int) -> tuple[Float, Float]:
-    y, x = np.mgrid[0:n, 0:n] + 0.5
-    return y, x
-
-
 def _made(
     name: str, n: int, frame: Frame, displacement: tuple[Float, Float], seen: Float | None = None
 ) -> Case:
     """Put a case together from its frames and the motion (y, x) of what u0 shows."""
-    y, x = _grid(n)
+    y, x = centres(n)
     ty, tx = y + displacement[0], x + displacement[1]
     lost = (ty < 0) | (ty > n) | (tx < 0) | (tx > n)
     if seen is not None:
@@ -136,12 +77,12 @@ def tex_rot(n: int = SIZE, seed: int = 0, *, degrees: float = 20.0) -> Case:
     -------
     Case
     """
-    y, x = _grid(n)
+    y, x = centres(n)
 
     def frame(tau: float) -> Float:
-        return texture(1 + seed, *_turn(y, x, -degrees * tau, n))
+        return texture(1 + seed, *turn(y, x, -degrees * tau, n))
 
-    ty, tx = _turn(y, x, degrees, n)
+    ty, tx = turn(y, x, degrees, n)
     return _made("tex_rot", n, frame, (ty - y, tx - x))
 
 
@@ -159,14 +100,14 @@ def bell_rot(n: int = SIZE, seed: int = 0) -> Case:
     -------
     Case
     """
-    y, x = _grid(n)
+    y, x = centres(n)
 
     def frame(tau: float) -> Float:
-        a, b = _turn(y, x, -45.0 * tau, n)
+        a, b = turn(y, x, -45.0 * tau, n)
         r = np.hypot(a - 0.75 * n, b - n / 2) / (0.15 * n)
         return np.where(r < 1, (1 + np.cos(np.pi * np.minimum(r, 1))) / 2, 0.0)
 
-    ty, tx = _turn(y, x, 45.0, n)
+    ty, tx = turn(y, x, 45.0, n)
     return _made("bell_rot", n, frame, (ty - y, tx - x), frame(0.0) * 10)
 
 
@@ -186,7 +127,7 @@ def swirl(n: int = SIZE, seed: int = 0, *, duration: float = 0.2) -> Case:
     -------
     Case
     """
-    y, x = _grid(n)
+    y, x = centres(n)
 
     def flow(tau: float) -> tuple[Float, Float]:
         a, b, h = y / n, x / n, tau * duration / 64
@@ -226,7 +167,7 @@ def lead_open(n: int = SIZE, seed: int = 0, *, closing: bool = False) -> Case:
     -------
     Case
     """
-    y, x = _grid(n)
+    y, x = centres(n)
     drifts = (np.array([-2.0, -4.0]), np.array([3.0, 6.0]))
 
     def layers(tau: float) -> list[tuple[Float, Float]]:
@@ -236,7 +177,7 @@ def lead_open(n: int = SIZE, seed: int = 0, *, closing: bool = False) -> Case:
             py, px = y - tau * drift[0], x - tau * drift[1]
             edge = n / 2 + 9 * np.sin(3 * np.pi * py / n) + 4 * np.sin(8 * np.pi * py / n)
             inside = edge - 0.75 - px if side == 0 else px - edge - 0.75
-            out.append((_soft(inside), texture(k + seed, py, px, amplitude=0.12, mean=mean)))
+            out.append((soft(inside), texture(k + seed, py, px, amplitude=0.12, mean=mean)))
         return out
 
     def opening(tau: float) -> Float:
@@ -285,13 +226,13 @@ def floe_rot(n: int = SIZE, seed: int = 0) -> Case:
     -------
     Case
     """
-    y, x = _grid(n)
+    y, x = centres(n)
 
     def layer(tau: float) -> tuple[Float, Float]:
-        py, px = _turn(y + 3.0 * tau, x - 6.0 * tau, -25.0 * tau, n)
+        py, px = turn(y + 3.0 * tau, x - 6.0 * tau, -25.0 * tau, n)
         theta = np.arctan2(py - n / 2, px - n / 2)
         edge = 34 * (1 + 0.15 * np.cos(3 * theta + 0.4) + 0.08 * np.sin(5 * theta))
-        cover = _soft(edge - np.hypot(py - n / 2, px - n / 2))
+        cover = soft(edge - np.hypot(py - n / 2, px - n / 2))
         return cover, texture(11 + seed, py, px, amplitude=0.12, mean=0.7)
 
     def frame(tau: float) -> Float:
@@ -299,7 +240,7 @@ def floe_rot(n: int = SIZE, seed: int = 0) -> Case:
         sea = texture(12 + seed, y, x, amplitude=0.05, mean=0.25, waves=(8.0, 24.0))
         return sea * (1 - cover) + bright * cover
 
-    ty, tx = _turn(y, x, 25.0, n)
+    ty, tx = turn(y, x, 25.0, n)
     on = layer(0.0)[0] > 0.5
     motion = np.where(on, ty - 3.0 - y, 0.0), np.where(on, tx + 6.0 - x, 0.0)
     return _made("floe_rot", n, frame, motion)
@@ -319,7 +260,7 @@ def speckle(n: int = SIZE, seed: int = 0) -> Case:
     -------
     Case
     """
-    y, x = _grid(n)
+    y, x = centres(n)
     case = _made(
         "speckle",
         n,
@@ -345,7 +286,7 @@ def growth(n: int = SIZE, seed: int = 0) -> Case:
     -------
     Case
     """
-    y, x = _grid(n)
+    y, x = centres(n)
 
     def frame(tau: float) -> Float:
         r = np.hypot(x - 48 - 16 * tau, y - 56 - 8 * tau) / 22

@@ -188,7 +188,7 @@ def fit_motion(
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_spde.latent.cases import texture
+    >>> from xr_spde.latent.textures import texture
     >>> from xr_spde.latent.motion import fit_motion
     >>> y, x = np.mgrid[0:32, 0:32]
     >>> motion = fit_motion(texture(1, y, x), texture(1, y, x - 2.0), starts=["zero"])
