@@ -135,7 +135,7 @@ def test_wheel_carries_data_registry_and_types_and_nothing_else(tmp_path):
 
 def test_extras_and_versions_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    expected = {"torch", "gpu", "io", "plot", "solvers", "docs", "test", "bench"}
+    expected = {"torch", "gpu", "io", "plot", "solvers", "frames", "docs", "test", "bench"}
     assert expected | {"distributed", "all"} == set(project["optional-dependencies"])
     core = {re.split(r"[<>=]", name)[0] for name in project["dependencies"]}
     assert core == {"numpy", "scipy", "xarray", "dask", "cf-xarray", "pooch", "threadpoolctl"}

@@ -48,6 +48,11 @@ def linear(u0: ArrayLike, u1: ArrayLike, tau: float) -> Result:
     return np.where(np.isnan(mixed), alone, mixed), None
 
 
+def _filled(image: ArrayLike) -> Float:
+    """Image with gaps filled by the nearest value, as these methods know none."""
+    return np.asarray(fill_nearest(np.asarray(image, dtype=np.float64)), dtype=np.float64)
+
+
 def _bytes(u0: Float, u1: Float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images scaled together to 0 ... 255, which is what OpenCV reads."""
     low, high = min(u0.min(), u1.min()), max(u0.max(), u1.max())
@@ -87,7 +92,9 @@ FLOWS = ("dis", "farneback", "dis-splat")
 
 
 def optical_flow(u0: ArrayLike, u1: ArrayLike, tau: float, *, flow: str = "dis") -> Result:
-    r"""Warp both images along optical flow, :math:`(1-\tau) u_0(x - \tau F) + \tau u_1(x - (1-\tau) B)`.
+    r"""Warp both images along optical flow.
+
+    .. math:: u_\tau = (1-\tau)\, u_0(x - \tau F) + \tau\, u_1(x - (1-\tau) B)
 
     Parameters
     ----------
@@ -97,7 +104,7 @@ def optical_flow(u0: ArrayLike, u1: ArrayLike, tau: float, *, flow: str = "dis")
         Time, 0 to 1.
     flow : {"dis", "farneback", "dis-splat"}
         Dense inverse search (medium preset), Farneback, or finest dense inverse search whose flows
-        are laid where they go (so that moving edges are sharp) and weighted by their cover.
+        are laid where they go, those that match best in front, and weighted by their cover.
 
     Returns
     -------
@@ -115,23 +122,31 @@ def optical_flow(u0: ArrayLike, u1: ArrayLike, tau: float, *, flow: str = "dis")
     if flow not in FLOWS:
         raise unknown("flow", flow, FLOWS)
     cv2 = require("cv2", "frames")
-    images = [fill_nearest(np.asarray(u, dtype=np.float64)) for u in (u0, u1)]
-    first, second = _bytes(*images)
+    images = [_filled(u) for u in (u0, u1)]
+    first, second = _bytes(images[0], images[1])
     estimate = _farneback if flow == "farneback" else partial(_dis, fine=flow == "dis-splat")
     there, back = estimate(cv2, first, second), estimate(cv2, second, first)
     y, x = nodes(images[0], images[0].shape)
     total, weights = np.zeros_like(y), np.zeros_like(y)
-    parts = ((images[0], there, tau, 1 - tau), (images[1], back, 1 - tau, tau))
-    for image, motion, span, share in parts:
+    parts = ((images, there, tau, 1 - tau), (images[::-1], back, 1 - tau, tau))
+    for (image, other), motion, span, share in parts:
         cover: Float | float = 1.0
         if flow == "dis-splat":
-            mass = spread(np.ones_like(y), y + span * motion[1], x + span * motion[0])
-            moved = spread(motion, y + span * motion[1], x + span * motion[0])
-            motion = np.where(mass > 0.05, moved / np.maximum(mass, 0.05), motion)  # noqa: PLW2901
-            cover = np.clip(mass, 0.01, 1.0)
+            motion, cover = _laid(image, other, motion, span)
         total += share * cover * sample(image, y - span * motion[1], x - span * motion[0])
         weights += share * cover
     return total / weights, there
+
+
+def _laid(image: Float, other: Float, motion: Float, span: float) -> tuple[Float, Float]:
+    """Flow where it has gone after a time, and how much of a cell it covers there."""
+    y, x = nodes(image, image.shape)
+    off = np.abs(sample(other, y + motion[1], x + motion[0]) - image)
+    front = np.exp(-off / (0.02 * np.ptp(image) or 1.0)) + 1e-6
+    to = y + span * motion[1], x + span * motion[0]
+    mass, weight = spread(np.ones_like(y), *to), spread(front, *to)
+    moved = spread(motion * front, *to) / np.maximum(weight, 1e-12)
+    return np.where(mass > 0.05, moved, motion), np.clip(mass, 0.01, 1.0)
 
 
 def transport(
@@ -166,7 +181,7 @@ def transport(
     if kind not in ("entropic", "exact"):
         raise unknown("kind of transport", kind, ("entropic", "exact"))
     ot = require("ot", "frames")
-    images = [fill_nearest(np.asarray(u, dtype=np.float64)) for u in (u0, u1)]
+    images = [_filled(u) for u in (u0, u1)]
     low = min(u.min() for u in images)
     spread_ = max(u.max() for u in images) - low or 1.0
     positive = [u - low + 1e-3 * spread_ for u in images]
@@ -253,6 +268,6 @@ def baseline(u0: ArrayLike, u1: ArrayLike, tau: float, *, method: str) -> Result
         )
     if any(np.isnan(u).all() for u in images):
         raise ParameterError("an image has no data")
-    frame, displacement = BASELINES[name](*images, tau)
+    frame, displacement = BASELINES[name](images[0], images[1], tau)
     nowhere = np.isnan(images[0]) & np.isnan(images[1])
     return np.where(nowhere, np.nan, frame), displacement
