@@ -84,6 +84,7 @@ RESULTS = {
     "assimilate_large": "Analysis of a large ensemble",
     "assimilate_real": "Observations into real ensembles",
     "spacetime": "Interpolation in space and time",
+    "med_tracks": "Mediterranean tracks",
     "climate": "Real data",
     "climate_networks": "Networks on real data",
 }

@@ -118,6 +118,7 @@ class SpaceTime:
         self.sea = operator.mesh.sea
         self._matrices: dict[int, tuple[sp.csr_array, sp.csr_array]] = {}
         self._factored: tuple[int, GridFactor] | None = None
+        self._first: GridFactor | None = None
 
     @property
     def nodes(self) -> int:
@@ -207,7 +208,7 @@ class SpaceTime:
         return sp.csc_array(found)
 
     def first_factor(self) -> GridFactor:
-        """Factor of ``Q_0``.
+        """Factor of ``Q_0``; kept.
 
         Returns
         -------
@@ -218,15 +219,17 @@ class SpaceTime:
         SolverError
             If it is not positive definite, which parameters that vary sharply can bring about.
         """
-        # a given precision may couple nodes at any distance that its steps do
+        if self._first is not None:
+            return self._first
         try:
-            return self.factorise(self.first(), 2 * self.reach, symmetric=True)
+            self._first = self.factorise(self.first(), 2 * self.reach, symmetric=True)
         except SolverError as error:
             raise SolverError(
                 f"the precision of the first state is not positive definite: {error}. Where tau or "
                 'the velocity vary sharply use initial="rest" with burn_in steps, or smoother '
                 "parameters"
             ) from error
+        return self._first
 
     def precision(self) -> sp.csc_array:
         """Assemble the block tri-diagonal precision (total * n, total * n)."""
