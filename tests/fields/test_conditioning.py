@@ -235,3 +235,30 @@ def test_the_guard_of_memory_speaks_of_what_augments():
     guarded = pytest.raises(MemoryGuardError, match="30 observations that are wide or have corr")
     with xr_spde.set_options(memory_limit=1000), guarded:
         AugmentedPosterior(recipe)
+
+
+@pytest.mark.parametrize("variance", [1e-4, 1e-7, 1e-10, 1e-14])
+@pytest.mark.parametrize("times", [1, 20])
+def test_tiny_errors_lose_no_digits(times, variance):
+    """The same places again and again, less and less exactly, are as one with all the weight."""
+    recipe = setting(3, "cylinder", "auto", near=12, far=3)
+
+    def conditioned(rows, variances):
+        errors = DenseErrors(np.diag(variances))
+        settings = (recipe.model, rows, errors, True, errors.logdet, recipe.scale, recipe.patterns)
+        return Conditioning(*settings, "auto")
+
+    each = variance * np.geomspace(1.0, 1e6, 15 * times).reshape(times, 15)
+    once = conditioned(recipe.rows, 1.0 / (1.0 / each).sum(axis=0))
+    again = conditioned(sp.csr_array(sp.vstack([recipe.rows] * times)), each.ravel())
+    d = recipe.rows @ np.random.default_rng(5).standard_normal(99)
+    mean, expected, value, chi2 = dense_posterior(once, d)
+    found = posterior(again)
+    np.testing.assert_allclose(found.increment(np.tile(d, times))[0], mean, atol=1e-8)
+    if times > 1 and variance < 1e-8:  # said rather than given
+        with pytest.raises(SolverError, match=r"one place with tiny errors .* join them"):
+            found.variance()
+        return
+    np.testing.assert_allclose(found.variance(), expected, atol=1e-9)
+    if times == 1:
+        assert found.log_likelihood(d) == pytest.approx((value, chi2), rel=1e-8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -32,6 +34,21 @@ def bordered(seed, shape, boundary, far, last):
          [sp.csr_array(loads), sp.csr_array(more), 50.0 * n * sp.eye_array(last)]]
     )  # fmt: skip
     return sp.csr_array(matrix), np.concatenate([nodes, centres, np.zeros((last, 2))])
+
+
+def test_threads_may_share_a_factor():
+    matrix, places = bordered(0, (21, 17), "plane", 40, 2)
+    factor = MultifrontalFactor(matrix, places, last=2)
+    b = np.random.default_rng(0).standard_normal((len(places), 64))
+    alone = factor.solve(b), factor.inverse_diagonal()
+
+    def work(_):
+        return factor.solve(b), factor.inverse_diagonal()
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(work, range(60)):
+            for one, expected in zip(found, alone, strict=True):
+                np.testing.assert_array_equal(one, expected)
 
 
 def test_parts_that_nothing_couples():

@@ -87,8 +87,8 @@ def condition(
         independent errors enter the sparse precision, any number of them; others take a column
         each, thousands of which take minutes. "augmented": others become unknowns of a sparse
         matrix, with independent errors, `AlongTrack` or errors in blocks; ten thousand take
-        seconds. "covariance": a column for all, which bears any errors. "auto": columns where
-        they are a few hundred at most.
+        seconds, and tiny errors lose no digits. "covariance": a column for all, which bears any
+        errors. "auto": columns where they are a few hundred at most and errors are not tiny.
     solver, boundary, buffer
         As in `emulate`.
     chunks : int or "auto", default "auto"

@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from xr_spde._core.errors import SolverError
 from xr_spde.fields import moments
 from xr_spde.fields.conditioning import Conditioning
 from xr_spde.fields.posterior import Posterior
@@ -29,6 +30,9 @@ from xr_spde.solvers.multifrontal import MultifrontalFactor
 __all__ = ["AugmentedPosterior"]
 
 Float = NDArray[np.float64]
+
+_REFINED = 2
+_PROBES = 8
 
 
 class AugmentedPosterior(Posterior):
@@ -53,7 +57,9 @@ class AugmentedPosterior(Posterior):
         self._near, self._far = np.flatnonzero(near), np.flatnonzero(~near)
         rows, loads = recipe.padded_rows, recipe.loads
         turn, rest, log_turn = recipe.errors.select(self._far).sparse_form()  # type: ignore[attr-defined]
-        scale = 1.0 / np.sqrt(rest.diagonal())
+        seen_by = sp.csr_array(turn @ rows[self._far])
+        largest = np.maximum(seen_by.power(2).sum(axis=1), rest.diagonal())
+        scale = 1.0 / np.sqrt(largest)
         unit = sp.diags_array(scale)
         self._turn = sp.csr_array(unit @ turn)
         self._log_turn = log_turn + float(np.log(scale).sum())
@@ -81,10 +87,13 @@ class AugmentedPosterior(Posterior):
             "%d observations: %d in the sparse precision, %d augment it, %d patterns",
             *(recipe.size, self._near.size, self._far.size, self.modes),
         )
+        late = np.zeros(whole.shape[0], dtype=bool)  # errors may be tiny
+        late[self.model.size : whole.shape[0] - self.modes] = True
         self._augmented = MultifrontalFactor(
             whole + self._rest,
             self._places(across),
             last=self.modes,
+            late=late,
             what=f"conditioning on {self._far.size} observations that are wide or have correlated "
             "errors",
             remedy="Thin or join them, take smaller footprints or a coarser grid, or use an "
@@ -110,10 +119,11 @@ class AugmentedPosterior(Posterior):
     def _solved(self, b: Float) -> Float:
         """Solution for right-hand sides (n, k), each column by itself."""
         x = self._augmented.solve(b)
-        # one step of refinement, with the residual by the operator itself rather than its square
-        left = b - self._rest @ x
-        left[: self.model.size] -= self._b.T @ (self._b @ x[: self.model.size])
-        return np.asarray(x + self._augmented.solve(left))
+        for _ in range(_REFINED):  # with the residual by the operator itself, not by its square
+            left = b - self._rest @ x
+            left[: self.model.size] -= self._b.T @ (self._b @ x[: self.model.size])
+            x += self._augmented.solve(left)
+        return x
 
     def solve(self, innovation: Float) -> tuple[Float, Float]:
         """Posterior mean of y and a; see :meth:`Posterior.solve`."""
@@ -131,9 +141,16 @@ class AugmentedPosterior(Posterior):
         -------
         ndarray (ny, nx)
             Exact, by selected inversion.
+
+        Raises
+        ------
+        SolverError
+            If it misses what single columns say: the same place observed again and again, with
+            tiny errors.
         """
         (ny, nx), (dy, dx) = self.model.shape, self.model.rim
         whole = self._apart(self._augmented.inverse_diagonal())[0]
+        self._compare(whole)
         own = whole.reshape(self.model.padded_shape)[dy : dy + ny, dx : dx + nx]
         found = own * (1.0 if self.recipe.scale is None else self.recipe.scale**2)
         if self.modes:
@@ -144,6 +161,25 @@ class AugmentedPosterior(Posterior):
             turned = np.tensordot(amplitudes, patterns, axes=1)
             found = found + np.einsum("kji,kji->ji", 2.0 * field + turned, patterns)
         return np.maximum(found, 0.0)
+
+    def _compare(self, diagonal: Float) -> None:
+        """Compare with columns of the inverse at some nodes, of the most exact observations too."""
+        rows = self.recipe.padded_rows
+        exact = np.argsort(-self.recipe.strength, kind="stable")[:_PROBES]
+        seen = rows.indices[rows.indptr[exact][np.diff(rows.indptr)[exact] > 0]]
+        even = np.linspace(0, self.model.size - 1, _PROBES).astype(np.intp)
+        nodes = np.concatenate([seen, even])
+        unit = np.zeros((self._rest.shape[0], nodes.size))
+        unit[nodes, np.arange(nodes.size)] = 1.0
+        found = self._solved(unit)[nodes, np.arange(nodes.size)]
+        error = float(np.abs(diagonal[nodes] - found).max() / np.abs(found).max())
+        # written so that NaN fails as well
+        if not error < 1e-6:
+            raise SolverError(
+                f"the variance has a relative error of {error:.1e}; expected below 1e-6. "
+                "Observations of one place with tiny errors are too many; join them, give larger "
+                'errors, or take route="covariance"'
+            )
 
     def _logdet(self) -> float:
         """Compute ``log|S|``, of the covariance of the observations."""

@@ -34,6 +34,15 @@ PRECISION_FROM = 200
 AUGMENTED_FROM = 400
 """Observations that cannot enter the precision from which "auto" augments it by them."""
 
+STRONGEST = 1e6
+"""Squared weights over error variance above which an observation would drown the precision."""
+
+STRONG = 1e4
+"""The same where others augment the precision anyway."""
+
+EXACT = 1e8
+"""The same above which "auto" augments it by however few, because columns lose digits too."""
+
 REACH = 2
 """Rows or columns that the nodes of an observation may be apart to enter the precision."""
 
@@ -78,7 +87,7 @@ class Conditioning:
     route : {"auto", "precision", "augmented", "covariance"}, default "auto"
         Whether observations enter the sparse precision where they can, and whether others take
         a column each or augment it. "auto": they enter from :data:`PRECISION_FROM` of them on, and
-        the others augment from :data:`AUGMENTED_FROM` of them on.
+        the others augment from :data:`AUGMENTED_FROM` of them on, or where errors are tiny.
 
     Raises
     ------
@@ -150,18 +159,24 @@ class Conditioning:
     @cached_property
     def near(self) -> NDArray[np.bool_]:
         """Which observations enter the precision (p,)."""
-        usable = self._narrow.copy()
         if self.augmented:
-            return usable
+            return self._within & (self.strength <= STRONG)
+        usable = self._within & (self.strength <= STRONGEST)
         few = self.route == "auto" and np.count_nonzero(usable) < PRECISION_FROM
         if self.route == "covariance" or few:
             usable[:] = False
         return usable
 
     @cached_property
-    def _narrow(self) -> NDArray[np.bool_]:
-        """Which observations can enter the precision (p,)."""
+    def _within(self) -> NDArray[np.bool_]:
+        """Which observations have the form to enter the precision (p,)."""
         return self._within_stencil() if self.independent else np.zeros(self.size, dtype=bool)
+
+    @cached_property
+    def strength(self) -> Float:
+        """Squared weights over error variance (p,)."""
+        squares = self.padded_rows.power(2).sum(axis=1)
+        return np.asarray(squares / np.asarray(self.errors.variance))
 
     @cached_property
     def augmented(self) -> bool:
@@ -173,8 +188,9 @@ class Conditioning:
             If they are to and the model of their errors does not give them as sparse matrices.
         """
         asked = self.route == "augmented"
-        many = int(np.count_nonzero(~self._narrow)) >= AUGMENTED_FROM
-        if not asked and not (self.route == "auto" and many):
+        wide = ~self._within | (self.strength > STRONGEST)
+        needed = np.count_nonzero(wide) >= AUGMENTED_FROM or bool((self.strength > EXACT).any())
+        if not asked and not (self.route == "auto" and needed):
             return False
         known = getattr(self.errors, "sparse_form", None)
         able = callable(known) and known() is not None

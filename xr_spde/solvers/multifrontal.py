@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dgetrf, dgetri
+from scipy.linalg.lapack import dgetrf, dgetri, dgetrs
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from xr_spde._core.errors import ParameterError, SolverError
@@ -64,6 +64,34 @@ class _Part:
         return np.where(inside, positions - self.start, rows)
 
 
+class _Pivots:
+    """Pivots of a front, factorised with exchanges among them."""
+
+    def __init__(self, matrix: Float) -> None:
+        self._lu, self._exchanges, self.logdet = matrix, np.zeros(0, dtype=np.int32), 0.0
+        if not len(matrix):  # of a cut that nothing crosses
+            return
+        self._lu, self._exchanges, failed = dgetrf(np.asfortranarray(matrix), overwrite_a=1)
+        if failed:
+            raise SolverError(
+                "the matrix is singular in double precision; expected a larger kappa2, or larger "
+                "errors of the observations"
+            )
+        self.logdet = float(np.log(np.abs(np.diagonal(self._lu))).sum())
+
+    def solve(self, b: Float) -> Float:
+        """Solve for the columns of b (k, m)."""
+        if not b.size:
+            return b
+        # Their inverse would be a product, and faster, but lose digits where errors are tiny. The
+        # wrapper shifts the exchanges while it works: threads must not share them.
+        return np.ascontiguousarray(dgetrs(self._lu, self._exchanges.copy(), b)[0])
+
+    def inverse(self) -> Float:
+        """Return the inverse (k, k)."""
+        return dgetri(self._lu, self._exchanges.copy())[0] if len(self._lu) else self._lu
+
+
 class MultifrontalFactor:
     """Factorised symmetric quasi-definite matrix.
 
@@ -75,6 +103,9 @@ class MultifrontalFactor:
         Where the unknowns lie in the plane; decides on the work, not on the results.
     last : int, default 0
         So many unknowns at the end are coupled to all others, and are eliminated last.
+    late : ndarray of bool (n,), optional
+        Unknowns with pivots that may be small: none is eliminated before the one, not among them,
+        that it is coupled to most.
     what : str
         What it is, for the error.
     remedy : str
@@ -91,7 +122,14 @@ class MultifrontalFactor:
     """
 
     def __init__(
-        self, matrix: Any, places: Float, *, last: int = 0, what: str = "a factor", remedy: str = ""
+        self,
+        matrix: Any,
+        places: Float,
+        *,
+        last: int = 0,
+        late: Flag | None = None,
+        what: str = "a factor",
+        remedy: str = "",
     ) -> None:
         rows = sp.csr_array(matrix, dtype=np.float64)
         if rows.shape[0] != rows.shape[1] or places.shape != (rows.shape[0], 2):
@@ -100,6 +138,8 @@ class MultifrontalFactor:
             raise ParameterError("matrix holds NaN or infinite values; expected finite numbers")
         self.n = int(rows.shape[0])
         pieces, children = _dissect(rows, places, self.n - last)
+        if late is not None:
+            pieces = _postponed(rows, pieces, late)
         self._order = np.concatenate(pieces)
         self._ordered = sp.csr_array(rows[self._order][:, self._order])
         self._ordered.sort_indices()
@@ -124,9 +164,9 @@ class MultifrontalFactor:
                 "expected a larger kappa2, or larger errors of the observations"
             )
 
-    def _eliminate(self) -> list[tuple[Float, Float]]:
-        """Inverse of the pivots (k, k), and times their couplings (k, r), of every part."""
-        blocks: list[tuple[Float, Float]] = []
+    def _eliminate(self) -> list[tuple[_Pivots, Float]]:
+        """Pivots (k, k), and their inverse times the couplings (k, r), of every part."""
+        blocks: list[tuple[_Pivots, Float]] = []
         updates: dict[int, Float] = {}
         for number, part in enumerate(self._parts):
             front = self._assembled(part)
@@ -134,25 +174,12 @@ class MultifrontalFactor:
                 rows = part.find(self._parts[child].rim)
                 front[np.ix_(rows, rows)] += updates.pop(child)
             k = part.pivots
-            couplings, inverse = front[:k, k:].copy(), self._inverted(front[:k, :k])
-            turned = inverse @ couplings
+            couplings, pivots = front[:k, k:].copy(), _Pivots(front[:k, :k])
+            self._logdet += pivots.logdet
+            turned = pivots.solve(couplings)
             updates[number] = front[k:, k:] - couplings.T @ turned
-            blocks.append((inverse, turned))
+            blocks.append((pivots, turned))
         return blocks
-
-    def _inverted(self, pivots: Float) -> Float:
-        """Inverse of the pivots of a front, whose determinant is kept."""
-        if not len(pivots):  # of a cut that nothing crosses
-            return pivots
-        lu, exchanges, failed = dgetrf(np.asfortranarray(pivots), overwrite_a=1)
-        if failed:
-            raise SolverError(
-                "the matrix is singular in double precision; expected a larger kappa2, or larger "
-                "errors of the observations"
-            )
-        self._logdet += float(np.log(np.abs(np.diagonal(lu))).sum())
-        inverse, _ = dgetri(lu, exchanges, overwrite_lu=1)
-        return np.ascontiguousarray(inverse)
 
     def _assembled(self, part: _Part) -> Float:
         """Front with the entries of the matrix in the rows of its pivots."""
@@ -185,10 +212,10 @@ class MultifrontalFactor:
                 columns = slice(start, min(start + WIDTH, b.shape[1]))
                 block = np.zeros((self.n, WIDTH))
                 block[:, : columns.stop - start] = b[self._order, columns]
-                for part, (inverse, turned) in zip(self._parts, self._blocks, strict=True):
+                for part, (pivots, turned) in zip(self._parts, self._blocks, strict=True):
                     own = slice(part.start, part.stop)
                     block[part.rim] -= turned.T @ block[own]
-                    block[own] = inverse @ block[own]
+                    block[own] = pivots.solve(block[own])
                 for part, (_, turned) in zip(self._parts[::-1], self._blocks[::-1], strict=True):
                     block[part.start : part.stop] -= turned @ block[part.rim]
                 out[self._order, columns] = block[:, : columns.stop - start]
@@ -208,7 +235,8 @@ class MultifrontalFactor:
         with single_blas_thread():
             while waiting:
                 number, above = waiting.pop()
-                part, (inverse, turned) = self._parts[number], self._blocks[number]
+                part, (pivots, turned) = self._parts[number], self._blocks[number]
+                inverse = pivots.inverse()
                 rim = np.zeros((0, 0))
                 if above >= 0:
                     rows = self._parts[above].find(part.rim)
@@ -260,6 +288,21 @@ def _dissect(
     if count < len(places):
         add(np.arange(count, len(places)), (root,))
     return pieces, children
+
+
+def _postponed(matrix: sp.csr_array, pieces: list[Index], late: Flag) -> list[Index]:
+    """Move late unknowns up to the part of what each is coupled to most."""
+    number = np.empty(late.size, dtype=np.intp)
+    for k, piece in enumerate(pieces):
+        number[piece] = k
+    rows = abs(matrix[late][:, ~late])
+    some = np.diff(rows.indptr) > 0
+    strongest = np.flatnonzero(~late)[np.asarray(rows.argmax(axis=1)).ravel()]
+    unknown = np.flatnonzero(late)
+    moved = np.where(some, np.maximum(number[unknown], number[strongest]), number[unknown])
+    number[unknown] = moved
+    order = np.argsort(number, kind="stable")
+    return np.split(order, np.searchsorted(number[order], np.arange(1, len(pieces))))
 
 
 def _separator(graph: sp.csr_array, left: Flag) -> Flag:
