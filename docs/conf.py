@@ -86,6 +86,7 @@ RESULTS = {
     "spacetime": "Interpolation in space and time",
     "med_tracks": "Mediterranean tracks",
     "climate": "Real data",
+    "in_between": "The frame between two images",
     "climate_networks": "Networks on real data",
 }
 

@@ -33,7 +33,7 @@ from xr_spde.fields.cells import Cells
 from xr_spde.fields.characteristics import FlowReport, departure, flow_report
 from xr_spde.fields.sampling import sample
 from xr_spde.latent.matching import match
-from xr_spde.latent.pyramid import Pair, gradient, noise_ratio, resize, shapes
+from xr_spde.latent.pyramid import Pair, check_pair, gradient, noise_ratio, resize, shapes
 from xr_spde.latent.tgv import Regulariser
 
 __all__ = ["STARTS", "Motion", "fit_motion", "score"]
@@ -47,6 +47,7 @@ STARTS = ("zero", "match")
 BRIGHTNESS = ("constant", "varying")
 
 _MATCH_CELLS = 72**2
+_RACE_CELLS = 200**2  # starts are compared on no more cells than this
 _FINEST = ((3.0, 7, 12), (4.0, 5, 8))
 _COARSER = ((3.0, 7, 20),)
 _ITERATIONS = 40
@@ -67,7 +68,7 @@ class Motion:
         Mean absolute difference after each image was carried into the other, in standard
         deviations of the pair.
     starts : dict
-        ``mismatch`` of each start that was followed.
+        The same of each start where they were compared, on a coarser grid if this one is large.
     report : FlowReport
         Courant and Lipschitz numbers, folds and inflow over the interval.
     noise : float
@@ -95,46 +96,6 @@ class Motion:
             self.noise,
             self.beyond_search,
         )
-
-
-def check_pair(u0: ArrayLike, u1: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Two images as arrays of one floating type.
-
-    Parameters
-    ----------
-    u0, u1 : array_like (ny, nx)
-        Images; NaN is missing, integers become float64.
-
-    Returns
-    -------
-    u0, u1 : ndarray (ny, nx)
-
-    Raises
-    ------
-    ParameterError
-        Other shapes, infinite values, an image without data, or images that are constant.
-    """
-    images = [np.asarray(u) for u in (u0, u1)]
-    if images[0].shape != images[1].shape or images[0].ndim != 2 or min(images[0].shape) < 16:
-        raise ParameterError(
-            f"images of shapes {images[0].shape} and {images[1].shape}; expected the same (ny, nx) "
-            "with at least 16 rows and columns"
-        )
-    kind = np.result_type(*images)
-    if kind.kind not in "fiub":
-        raise ParameterError(f"images of dtype {kind}; expected real numbers")
-    dtype = kind if kind.kind == "f" else np.dtype(np.float64)
-    for name, image in zip(("first", "second"), images, strict=True):
-        values = image[np.isfinite(image)]
-        infinite = bool(np.isinf(image).any())
-        if infinite or not values.size:
-            what = "infinite values" if infinite else "no data"
-            raise ParameterError(f"the {name} image has {what}; mark what is missing as NaN")
-        if np.ptp(values.astype(np.float64)) == 0:
-            raise ParameterError(
-                f"the {name} image is constant ({values[0]:g}); motion needs something to follow"
-            )
-    return images[0].astype(dtype), images[1].astype(dtype)
 
 
 def fit_motion(
@@ -207,15 +168,18 @@ def fit_motion(
     # the data say less by the variance of their noise
     own = min(max(1.0, (noise / _QUIET) ** 2), 50.0)
     weight = 1.0 / (own if smoothness is None else smoothness)
+    levels = shapes(pair.shape)
+    cut = _last_within(levels, _RACE_CELLS)
     found, scores = [], {}
     for number, start in enumerate(starts):
         level, motion = _first_motion(pair, start, search, rim)
-        velocity = _followed(pair, flat, motion, level, weight)
+        found.append(_followed(pair, flat, motion, None, levels[min(level, cut) : cut + 1], weight))
         name = start if isinstance(start, str) else f"given {number}"
-        scores[name] = score(pair, velocity)
-        found.append(velocity)
+        scores[name] = score(pair.coarser(levels[cut]), found[-1][0])
     best = int(np.argmin(list(scores.values())))
-    velocity = found[best][..., rim : rim + first.shape[1]].astype(first.dtype)
+    wide, _ = _followed(pair, flat, *found[best], levels[cut + 1 :], weight)
+    mismatch = score(pair, wide)
+    velocity = wide[..., rim : rim + first.shape[1]].astype(first.dtype)
     beyond = bool((np.abs(velocity).max(axis=(1, 2)) > 0.95 * search * _sides(first.shape)).any())
     if beyond:
         warnings.warn(
@@ -225,7 +189,7 @@ def fit_motion(
             stacklevel=2,
         )
     report = flow_report(velocity, 1.0, grid)
-    return Motion(velocity, grid, min(scores.values()), scores, report, noise, beyond)
+    return Motion(velocity, grid, mismatch, scores, report, noise, beyond)
 
 
 def _sides(shape: tuple[int, ...]) -> Float:
@@ -276,22 +240,31 @@ def _first_motion(
         return level, resize(given, levels[level]) * factor[:, None, None]
     if start == "zero":
         return 0, np.zeros((2, *levels[0]), np.float32)
-    fitting = [k for k, (ny, nx) in enumerate(levels) if ny * nx <= _MATCH_CELLS]
-    level = fitting[-1] if fitting else 0
+    level = _last_within(levels, _MATCH_CELLS)
     return level, match(pair.coarser(levels[level]), int(np.ceil(search * max(levels[level]))))
 
 
-def _followed(pair: Pair, cells: Cells, motion: Real, first: int, weight: float) -> Real:
-    """Follow a first motion from its level to the finest."""
-    levels = shapes(pair.shape)
-    slope: Real | None = None
-    for shape in levels[first:]:
+def _last_within(levels: list[tuple[int, int]], most: int) -> int:
+    """Finest level of not more than a number of cells, or the coarsest."""
+    return max([k for k, (ny, nx) in enumerate(levels) if ny * nx <= most], default=0)
+
+
+def _followed(
+    pair: Pair,
+    cells: Cells,
+    motion: Real,
+    slope: Real | None,
+    levels: Sequence[tuple[int, int]],
+    weight: float,
+) -> tuple[Real, Real | None]:
+    """Follow a motion through levels; its gradient comes along."""
+    for shape in levels:
         here, grid = pair.coarser(shape), cells.coarser(shape)
         factor = (_sides(shape) / _sides(motion.shape[-2:])).astype(np.float32)
         motion = resize(motion, shape) * factor[:, None, None]
         stages = _FINEST if shape == pair.shape else _COARSER
         motion, slope = _level(here, grid, motion, slope, stages, weight)
-    return motion
+    return motion, slope
 
 
 def _level(

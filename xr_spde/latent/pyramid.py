@@ -6,17 +6,58 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import convolve, gaussian_filter
 
+from xr_spde._core.errors import ParameterError
 from xr_spde.fields.sampling import fill_nearest, sample
 
-__all__ = ["Pair", "gradient", "noise_ratio", "resize", "shapes"]
+__all__ = ["Pair", "check_pair", "gradient", "noise_ratio", "resize", "shapes"]
 
 Real = NDArray[np.float32]
 
 SMALLEST = 16
 """Rows or columns of the coarsest level, at least."""
+
+
+def check_pair(u0: ArrayLike, u1: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Two images as arrays of one floating type.
+
+    Parameters
+    ----------
+    u0, u1 : array_like (ny, nx)
+        Images; NaN is missing, integers become float64.
+
+    Returns
+    -------
+    u0, u1 : ndarray (ny, nx)
+
+    Raises
+    ------
+    ParameterError
+        Other shapes, infinite values, an image without data, or images that are constant.
+    """
+    images = [np.asarray(u) for u in (u0, u1)]
+    if images[0].shape != images[1].shape or images[0].ndim != 2 or min(images[0].shape) < 16:
+        raise ParameterError(
+            f"images of shapes {images[0].shape} and {images[1].shape}; expected the same (ny, nx) "
+            "with at least 16 rows and columns"
+        )
+    kind = np.result_type(*images)
+    if kind.kind not in "fiub":
+        raise ParameterError(f"images of dtype {kind}; expected real numbers")
+    dtype = kind if kind.kind == "f" else np.dtype(np.float64)
+    for name, image in zip(("first", "second"), images, strict=True):
+        values = image[np.isfinite(image)]
+        infinite = bool(np.isinf(image).any())
+        if infinite or not values.size:
+            what = "infinite values" if infinite else "no data"
+            raise ParameterError(f"the {name} image has {what}; mark what is missing as NaN")
+        if np.ptp(values.astype(np.float64)) == 0:
+            raise ParameterError(
+                f"the {name} image is constant ({values[0]:g}); motion needs something to follow"
+            )
+    return images[0].astype(dtype), images[1].astype(dtype)
 
 
 @dataclass(frozen=True, eq=False)
