@@ -260,6 +260,11 @@ def test_several_variables_change_through_their_covariance(ens, obs):
 
 def test_a_level_that_was_observed_changes_all(ens, obs):
     levels = xr.concat([ens, 3.0 * ens], xr.Variable("level", [500, 850])).transpose("number", ...)
+    etkf = [
+        assimilate(data, obs.assign_coords(level=500), obs_error=ERROR, method="etkf").z
+        for data in (levels, levels.copy(data=levels.values.copy()))  # transposed, and contiguous
+    ]
+    np.testing.assert_allclose(etkf[0], etkf[1], atol=1e-12)
     found = assimilate(levels, obs.assign_coords(level=500), obs_error=ERROR)
     alone = assimilate(ens, obs, obs_error=ERROR)
     np.testing.assert_allclose(found.z.sel(level=500), alone.z, atol=1e-12)

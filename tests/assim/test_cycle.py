@@ -161,6 +161,11 @@ BROKEN = {
     "shape": (lambda e, a, b: e[:, :2], ParameterError, "with the sizes.*'lat': 2.*expected"),
     "array": (lambda e, a, b: e.values[:5], ParameterError, "returned shape"),
     "nothing": (lambda e, a, b: None, DTypeError, "NoneType"),
+    "moved": (
+        lambda e, a, b: e.assign_coords(lat=e.lat + 1), ParameterError, "other labels along 'lat'",
+    ),
+    "reordered": (lambda e, a, b: e[::-1], ParameterError, "other labels along 'number'"),
+    "renamed": (lambda e, a, b: e.rename(number="k"), ParameterError, "expected.*'number': 20"),
 }  # fmt: skip
 
 
@@ -169,6 +174,23 @@ def test_broken_forecasts_are_named(ens, obs, case):
     forecast, kind, message = BROKEN[case]
     with pytest.raises(kind, match=message):
         cycle(ens, obs, forecast=forecast, obs_error=ERROR, method="etkf")
+
+
+def test_a_model_that_fails_says_when(ens, obs):
+    def fails(ensemble, start, stop):
+        raise RuntimeError("no convergence")
+
+    with pytest.raises(RuntimeError, match="no convergence") as caught:
+        cycle(ens, obs, forecast=fails, obs_error=ERROR, method="etkf")
+    assert "forecast from 2020-01-01" in caught.value.__notes__[0]
+
+
+def test_labels_that_a_model_drops_come_back(ens, obs):
+    def bare(ensemble, start, stop):
+        return rolled(ensemble, start, stop).drop_vars(["lat", "lon", "number"])
+
+    one, two = (cycle(ens, obs, forecast=f, obs_error=ERROR, method="etkf") for f in (bare, rolled))
+    xr.testing.assert_identical(one.z, two.z)
 
 
 def test_times_make_sense(ens, obs):

@@ -16,8 +16,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "guide" / "sea_level.md"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs a checkout, not an installed package")
-@pytest.mark.filterwarnings("ignore")
 def test_the_page_does_what_it_says():
     try:
         local_path("med_adt_alongtrack_20140515_20140603.nc")

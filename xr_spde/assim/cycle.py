@@ -169,7 +169,7 @@ def steps(
         part = None if store is None else _reopen(Path(store), number, time, time_dim)
         if part is None:
             if now is not None and now != time:
-                state = _checked(forecast(state, now, time), state, first, (now, time))
+                state = _forecast(forecast, state, first, (now, time))
             stream = np.random.SeedSequence(entropy, spawn_key=(zlib.crc32(str(time).encode()),))
             own = {k: _at(v, time, time_dim) for k, v in settings.items()}
             # with a dimension of time a time without observations is one of many, and no error
@@ -235,39 +235,63 @@ def _at(given: Any, time: Any, dim: str) -> Any:
     return given.reindex({dim: [time]})
 
 
-def _checked(found: Any, before: Labelled, first: Ensemble, span: tuple[Any, Any]) -> Labelled:
-    """Refuse a forecast that is no ensemble like the one before."""
+def _forecast(
+    forecast: Forecast, state: Labelled, first: Ensemble, span: tuple[Any, Any]
+) -> Labelled:
+    """Run the user's model, and refuse what is no ensemble like the one before."""
     step = f"the forecast from {span[0]} to {span[1]}"
-    if isinstance(before, xr.DataArray) and isinstance(found, np.ndarray):
-        if found.shape != before.shape:
-            raise ParameterError(f"{step} returned shape {found.shape}; expected {before.shape}")
-        found = before.copy(data=found)
-    if type(found) is not type(before):
+    try:
+        found = forecast(state, *span)
+    except Exception as error:
+        error.add_note(f"raised by {step}")
+        raise
+    if isinstance(state, xr.DataArray) and isinstance(found, np.ndarray):
+        if found.shape != state.shape:
+            raise ParameterError(f"{step} returned shape {found.shape}; expected {state.shape}")
+        found = state.copy(data=found)
+    if type(found) is not type(state):
         raise DTypeError(
-            f"{step} returned a {type(found).__name__}; expected a {type(before).__name__} like "
+            f"{step} returned a {type(found).__name__}; expected a {type(state).__name__} like "
             "the ensemble it was given"
         )
     for name in first.variables:
         if isinstance(found, xr.Dataset) and name not in found:
             raise ParameterError(f"{step} returned no variable {name!r}")
-        one, old = (o[name] if isinstance(o, xr.Dataset) else o for o in (found, before))
+        one, old = (o[name] if isinstance(o, xr.Dataset) else o for o in (found, state))
         if dict(one.sizes) != dict(old.sizes):
             raise ParameterError(
                 f"{step} returned {name!r} with the sizes {dict(one.sizes)}; expected "
                 f"{dict(old.sizes)}"
             )
-        own = np.isfinite(old.transpose(*one.dims).values) & ~np.isfinite(one.values)
-        axes = tuple(k for k, d in enumerate(one.dims) if d != first.dim)
-        lost = own.sum(axis=axes)
-        bad = np.flatnonzero(lost)
-        if bad.size:
-            labels = one[first.dim].values if first.dim in one.coords else np.arange(lost.size)
+        _check_places(one, old, f"{step} returned {name!r}")
+        _check_finite(one, old, first.dim, step)
+    lost = {d: state[d] for d in state.indexes if d in found.dims and d not in found.coords}
+    return found.assign_coords(lost)
+
+
+def _check_places(one: xr.DataArray, old: xr.DataArray, what: str) -> None:
+    """Refuse values that have moved to other labels."""
+    for dim in one.dims:
+        both = dim in one.indexes and dim in old.indexes
+        if both and not one.indexes[dim].equals(old.indexes[dim]):
             raise ParameterError(
-                f"{step} returned NaN or infinite values in {bad.size} of {lost.size} members of "
-                f"{name!r} where there were numbers, the first in member {labels[bad[0]]} (number "
-                f"{bad[0]}, {int(lost[bad[0]])} values): the model may have become unstable"
+                f"{what} with other labels along {dim!r}; expected those of the ensemble it was "
+                "given, in their order: a model moves values, not coordinates"
             )
-    return found
+
+
+def _check_finite(one: xr.DataArray, old: xr.DataArray, dim: str, step: str) -> None:
+    """Refuse NaN where there were numbers."""
+    broken = np.isfinite(old.drop_vars(old.coords)) & ~np.isfinite(one.drop_vars(one.coords))
+    lost = broken.sum([d for d in one.dims if d != dim]).values  # block by block, where lazy
+    bad = np.flatnonzero(lost)
+    if bad.size:
+        labels = one[dim].values if dim in one.coords else np.arange(lost.size)
+        raise ParameterError(
+            f"{step} returned NaN or infinite values in {bad.size} of {lost.size} members of "
+            f"{one.name!r} where there were numbers, the first in member {labels[bad[0]]} (number "
+            f"{bad[0]}, {int(lost[bad[0]])} values): the model may have become unstable"
+        )
 
 
 def _members(part: xr.Dataset, obj: Labelled, first: Ensemble) -> Labelled:

@@ -158,7 +158,8 @@ def transform(ensemble: Any, weights: Float, *, rtps: float = 0.0, out: Any = No
         raise ParameterError(f"ensemble has {size} members; the weights have shape {weights.shape}")
     share = check_share("rtps", rtps)
     xp = namespace(members)
-    result = xp.empty_like(members) if out is None else out
+    # not empty_like, which keeps the order of a transposed ensemble
+    result = xp.empty(members.shape, members.dtype) if out is None else out
     if result.shape != members.shape or result.dtype != members.dtype:
         raise ParameterError(
             f"out has shape {result.shape} and dtype {result.dtype}; expected {members.shape} and "
