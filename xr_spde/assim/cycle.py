@@ -282,8 +282,12 @@ def _check_places(one: xr.DataArray, old: xr.DataArray, what: str) -> None:
 
 def _check_finite(one: xr.DataArray, old: xr.DataArray, dim: str, step: str) -> None:
     """Refuse NaN where there were numbers."""
-    broken = np.isfinite(old.drop_vars(old.coords)) & ~np.isfinite(one.drop_vars(one.coords))
-    lost = broken.sum([d for d in one.dims if d != dim]).values  # block by block, where lazy
+    finite = [
+        xr.apply_ufunc(np.isfinite, o.drop_vars(o.coords), dask="allowed") for o in (old, one)
+    ]
+    lost = (
+        (finite[0] & ~finite[1]).sum([d for d in one.dims if d != dim]).values
+    )  # block by block, where lazy
     bad = np.flatnonzero(lost)
     if bad.size:
         labels = one[dim].values if dim in one.coords else np.arange(lost.size)
