@@ -254,6 +254,7 @@ def _forecast(
             f"{step} returned a {type(found).__name__}; expected a {type(state).__name__} like "
             "the ensemble it was given"
         )
+    parts = {}
     for name in first.variables:
         if isinstance(found, xr.Dataset) and name not in found:
             raise ParameterError(f"{step} returned no variable {name!r}")
@@ -265,8 +266,15 @@ def _forecast(
             )
         _check_places(one, old, f"{step} returned {name!r}")
         _check_finite(one, old, first.dim, step)
-    lost = {d: state[d] for d in state.indexes if d in found.dims and d not in found.coords}
-    return found.assign_coords(lost)
+        parts[name] = _like(one, old)
+    return found.assign(parts) if isinstance(found, xr.Dataset) else parts[name]
+
+
+def _like(one: xr.DataArray, old: xr.DataArray) -> xr.DataArray:
+    """Give back what arithmetic loses: order of dimensions, name, attributes, labels."""
+    lost = {d: old[d] for d in old.indexes if d in one.dims and d not in one.coords}
+    own = one.transpose(*old.dims).assign_coords(lost).rename(old.name)
+    return own.assign_attrs({**old.attrs, **one.attrs})
 
 
 def _check_places(one: xr.DataArray, old: xr.DataArray, what: str) -> None:
