@@ -91,6 +91,11 @@ def test_mean_deviation_and_likelihood_against_dense_kriging(seed, alpha, burn_i
     found = SpaceTimePosterior(prior, rows, variance, solver="direct")
     np.testing.assert_allclose(found.mean(d).ravel(), mean, atol=1e-8)
     np.testing.assert_allclose(found.deviation().ravel() ** 2, covariance.diagonal(), atol=1e-8)
+    start = burn_in * prior.nodes
+    columns = found.solve(np.eye(found.size)[:, start::3])[start:]
+    water = np.tile(prior.sea, prior.steps)
+    seen = columns * water[:, None] * water[::3]
+    np.testing.assert_allclose(seen, covariance[:, ::3], atol=1e-8)
     assert found.log_likelihood(d)[0] == pytest.approx(value, rel=1e-8, abs=1e-6)
     assert found.residual < 1e-8
     iterated = SpaceTimePosterior(prior, rows, variance, solver="pcg", tol=1e-10)

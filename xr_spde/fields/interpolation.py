@@ -244,7 +244,8 @@ class SpaceTimePosterior:
         Parameters
         ----------
         innovation : ndarray (p,) or (K, p)
-            Observed minus prior mean.
+            Observed minus prior mean. A row of (K, p) does not depend on the others, bit for bit;
+            (p,) is faster, with other last bits.
 
         Returns
         -------
