@@ -111,7 +111,8 @@ class Local:
 
     def __init__(self, u: Float, gram: Float) -> None:
         self.q, self.jacobian = q_of(u[:3]), jacobian_of(u[:3])
-        self.precision = np.exp(-u[3])
+        # a trial step may go far beyond; it must be a number to be refused
+        self.precision = np.exp(np.minimum(-u[3], 600.0))
         self.log_d = u[3]
         self.moments = np.einsum("abn,bn->an", gram, self.q)
         self.gram = gram
