@@ -33,7 +33,7 @@ from xr_spde.latent.frames import frame_between
 from xr_spde.latent.motion import fit_motion
 
 PEERS = (*(name for name in BASELINES if name != "transport"), "transport", "pysteps")
-FIELDS = {"field": "constant", "field, varying": "varying"}
+FIELDS = {"field": "auto", "field, varying": "varying"}
 FREE = ("growth",)  # cases on which the variant with varying brightness is run as well
 ALIKE = ("growth", "bell_rot")  # cases without textures, the same for every seed
 

@@ -10,7 +10,7 @@ from xr_spde.fields.cells import Cells
 from xr_spde.fields.characteristics import departure, nodes
 from xr_spde.fields.sampling import sample
 from xr_spde.latent.cases import CASES, make_case
-from xr_spde.latent.frames import frame_between
+from xr_spde.latent.frames import expected_blend, frame_between
 from xr_spde.latent.motion import Motion, fit_motion
 from xr_spde.latent.pyramid import Pair, noise_ratio, shapes
 from xr_spde.latent.textures import texture
@@ -85,6 +85,13 @@ def test_a_drift_is_found_and_exchanging_the_images_reverses_it(drifting, drift)
     np.testing.assert_allclose(there, again, atol=1e-4)
 
 
+def test_another_level_of_brightness_is_seen_through(drifting, drift):
+    motion = fit_motion(drifting[0], 1.2 * drifting[1] + 3.0)
+    assert (drift.brightness, motion.brightness) == ("constant", "varying")
+    inner = np.abs(motion.velocity - drift.velocity)[:, 6:-6, 6:-6]
+    assert inner.mean() < 0.2
+
+
 def test_ends_are_the_images_and_times_outside_are_asked_for(drifting, drift):
     for tau, image in zip((0.0, 1.0), drifting, strict=True):
         np.testing.assert_allclose(frame_between(*drifting, drift, tau).image, image, atol=1e-6)
@@ -129,6 +136,27 @@ def test_latitude_is_taken_by_length_and_a_seam_is_nowhere():
     motion = fit_motion(image(0.0), image(2.5), cells)
     np.testing.assert_allclose(motion.velocity[0], 2.5, atol=0.1)
     assert rmse(frame_between(image(0.0), image(2.5), motion, 0.5).image, image(1.25)) < 0.01
+
+
+def test_expected_blend_of_a_process_of_known_memory():
+    rng = np.random.default_rng(0)
+    shape, g = (64, 64), 0.36
+    first = rng.standard_normal(shape)
+    middle = g**0.5 * first + (1 - g) ** 0.5 * rng.standard_normal(shape)
+    second = g**0.5 * middle + (1 - g) ** 0.5 * rng.standard_normal(shape)
+    found = rmse(expected_blend(first, second, 0.5), middle)
+    # variance left by both neighbours of a process of the first order
+    assert found == pytest.approx(np.sqrt((1 - g) / (1 + g)), rel=0.05)
+    assert found < rmse((first + second) / 2, middle)
+    np.testing.assert_allclose(expected_blend(first, first, 0.3), first, atol=1e-4)
+
+
+def test_expected_frames_of_what_does_not_change_are_the_same(drifting, drift):
+    plain = frame_between(*drifting, drift, 0.5)
+    expected = frame_between(*drifting, drift, 0.5, blend="expected")
+    assert rmse(expected.image, plain.image) < 0.005
+    with pytest.raises(UnknownNameError, match="expected"):
+        frame_between(*drifting, drift, 0.5, blend="best")
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter
 
+from xr_spde._core.memory import check_memory
 from xr_spde.latent.pyramid import Pair
 
 __all__ = ["match"]
@@ -43,8 +44,18 @@ def match(pair: Pair, search: int) -> Real:
     -------
     ndarray (2, ny, nx)
         In cells, x first.
+
+    Raises
+    ------
+    MemoryGuardError
+        If the costs would not fit in memory.
     """
     half = max(search // 2, 1)
+    check_memory(
+        12.0 * pair.u0.size * (2 * half + 1) ** 2,
+        what=f"matching {pair.shape[0]} x {pair.shape[1]} cells up to {2 * half} cells away",
+        remedy="Give a smaller search, or starts=['zero'].",
+    )
     steps = range(-half, half + 1)
     # shortest first, so that nothing moves where nothing tells
     halves = sorted(((dy, dx) for dy in steps for dx in steps), key=lambda d: d[0] ** 2 + d[1] ** 2)

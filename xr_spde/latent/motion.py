@@ -44,9 +44,9 @@ Real = NDArray[np.float32]
 STARTS = ("zero", "match")
 """Nothing moves, on the coarsest grid; or the motion of :mod:`xr_spde.latent.matching`."""
 
-BRIGHTNESS = ("constant", "varying")
+BRIGHTNESS = ("auto", "constant", "varying")
 
-_MATCH_CELLS = 72**2
+_MATCH_CELLS = 130**2
 _RACE_CELLS = 200**2  # starts are compared on no more cells than this
 _FINEST = ((3.0, 7, 12), (4.0, 5, 8))
 _COARSER = ((3.0, 7, 20),)
@@ -75,6 +75,8 @@ class Motion:
         Noise of the images over their standard deviation, as it was estimated.
     beyond_search : bool
         Whether the motion is about as long as the longest that was searched for.
+    brightness : {"constant", "varying"}
+        What was followed: values, or patterns alone.
     """
 
     velocity: NDArray[np.floating]
@@ -84,6 +86,7 @@ class Motion:
     report: FlowReport | None = None
     noise: float = 0.0
     beyond_search: bool = False
+    brightness: str = "constant"
 
     def reversed(self) -> Motion:
         """Return the motion from the second image to the first."""
@@ -95,6 +98,7 @@ class Motion:
             self.report,
             self.noise,
             self.beyond_search,
+            self.brightness,
         )
 
 
@@ -104,7 +108,7 @@ def fit_motion(
     cells: Cells | None = None,
     *,
     starts: Sequence[str | NDArray[np.floating]] = STARTS,
-    brightness: str = "constant",
+    brightness: str = "auto",
     search: float = 0.25,
     smoothness: float | None = None,
 ) -> Motion:
@@ -119,8 +123,10 @@ def fit_motion(
         are alike.
     starts : sequence of str or ndarray (2, ny, nx)
         First motions to follow, see :data:`STARTS`; arrays are velocities in cells per interval.
-    brightness : {"constant", "varying"}
-        Whether values are carried as they are, or may grow and fade on the way.
+    brightness : {"auto", "constant", "varying"}
+        Whether values are carried as they are, or may grow and fade on the way, so that only
+        patterns are followed. "auto" takes "varying" where the medians of the images differ by more
+        than 0.3 of their standard deviation, as of two passes of a radar; the motion tells which.
     search : float
         Longest displacement that "match" tries, as a share of the sides of the image.
     smoothness : float, optional
@@ -164,7 +170,8 @@ def fit_motion(
     flat = Cells(wide0.shape[0], wide0.shape[1], grid.height, grid.width)
     noise = noise_ratio(wide0, wide1)
     noisy = noise > _QUIET
-    pair = Pair.of(wide0, wide1, brightness=brightness, smooth=1.5 if noisy else 0.0)
+    kind = _brightness(first, second) if brightness == "auto" else brightness
+    pair = Pair.of(wide0, wide1, brightness=kind, smooth=1.5 if noisy else 0.0)
     # the data say less by the variance of their noise
     own = min(max(1.0, (noise / _QUIET) ** 2), 50.0)
     weight = 1.0 / (own if smoothness is None else smoothness)
@@ -189,7 +196,14 @@ def fit_motion(
             stacklevel=2,
         )
     report = flow_report(velocity, 1.0, grid)
-    return Motion(velocity, grid, mismatch, scores, report, noise, beyond)
+    return Motion(velocity, grid, mismatch, scores, report, noise, beyond, kind)
+
+
+def _brightness(u0: NDArray[np.floating], u1: NDArray[np.floating]) -> str:
+    """Whether the images have one level of brightness."""
+    off = float(np.nanmedian(u1) - np.nanmedian(u0))
+    spread = (float(np.nanstd(u0)) + float(np.nanstd(u1))) / 2
+    return "varying" if abs(off) > 0.3 * spread else "constant"
 
 
 def _sides(shape: tuple[int, ...]) -> Float:
@@ -240,7 +254,8 @@ def _first_motion(
         return level, resize(given, levels[level]) * factor[:, None, None]
     if start == "zero":
         return 0, np.zeros((2, *levels[0]), np.float32)
-    level = _last_within(levels, _MATCH_CELLS)
+    # windows need room, so small images are matched as they are, large ones on a coarser grid
+    level = max(_last_within(levels, 72**2), _last_within(levels[:-1] or levels, _MATCH_CELLS))
     return level, match(pair.coarser(levels[level]), int(np.ceil(search * max(levels[level]))))
 
 
