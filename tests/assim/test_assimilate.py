@@ -216,7 +216,7 @@ def test_land_does_not_change_the_sea(ens, obs):
     sea = ens.where(~land)
     clear = obs.isel(obs=(obs.lat.values < 46.0))
     whole = assimilate(ens, clear, obs_error=ERROR, localization=900e3)
-    for data in (sea, sea.chunk(lat=5, lon=4)):
+    for data in (sea, sea.chunk(lat=5, lon=4), sea.chunk(lat=1, lon=1)):  # some all land
         found = assimilate(data, clear, obs_error=ERROR, localization=900e3).compute()
         for name in ("z", "mean", "std", "increment"):
             np.testing.assert_array_equal(found[name], whole[name].where(~land))

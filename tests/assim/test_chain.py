@@ -6,6 +6,8 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 import xr_spde
 from xr_spde.assim import assimilate
@@ -55,28 +57,37 @@ def test_the_chain_reads_like_the_sentence(fields, obs):
     assert bool((post["mean"].isnull() == fields[0].isnull()).all())
 
 
-def test_ensembles_of_the_field_tend_to_its_exact_conditioning(fields, obs):
-    """Mean of the ETKF with ever more members, at the rate of sampling."""
-    params, few = fields[1:].sar.estimate(dim="time", modes=0), obs[::5]
-    exact = params.assim.assimilate(few, obs_error=0.5)
-    ensemble = params.sar.emulate(1350, seed=2).compute()
-    apart = []
-    for size in (150, 1350):
-        found = assimilate(
-            ensemble.isel(realization=slice(size)), few, method="etkf", obs_error=0.5
-        )
-        apart.append(float(np.sqrt(((found["mean"] - exact["mean"]) ** 2).mean())))
-    assert apart[1] < 0.15 * float(exact["std"].mean())
-    assert 2.0 < apart[0] / apart[1] < 4.5  # three, the root of nine
+sizes = st.lists(st.integers(2, 12), min_size=1, max_size=4)
+
+
+def cut(total, pieces):
+    """Chunks of given sizes, over and over, until all is used up."""
+    found = []
+    while sum(found) < total:
+        found.append(min(pieces[len(found) % len(pieces)], total - sum(found)))
+    return tuple(found)
+
+
+@settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(rows=sizes, columns=sizes, members=sizes)
+def test_any_chunks_give_the_same_bits(fields, obs, rows, columns, members):
+    ens = fields[1:13].rename(time="number").astype(np.float32)
+    options = {"obs_error": ERROR, "localization": 120e3, "inflation": 1.1, "seed": 0}
+    chunks = {"lat": cut(20, rows), "lon": cut(24, columns), "number": cut(12, members)}
+    with dask.config.set(scheduler="synchronous"):
+        found = assimilate(ens.chunk(chunks), obs, **options).compute()
+    whole = assimilate(ens, obs, **options)
+    for name in ("z", "mean", "std", "increment", "chi_square", "innovation"):
+        np.testing.assert_array_equal(found[name], whole[name])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("method", ["letkf", "etkf"])
 def test_schedulers_and_chunks_of_members_and_space(fields, obs, method, dtype):
     ens = fields[1:].rename(time="number").astype(dtype)
-    settings = {"method": method, "obs_error": ERROR, "rotate": True, "seed": 5, "rtps": 0.3}
-    settings |= {"localization": 150e3} if method == "letkf" else {}
-    eager = assimilate(ens, obs, **settings)
+    options = {"method": method, "obs_error": ERROR, "rotate": True, "seed": 5, "rtps": 0.3}
+    options |= {"localization": 150e3} if method == "letkf" else {}
+    eager = assimilate(ens, obs, **options)
     assert eager.z.dtype == eager["std"].dtype == dtype
     for scheduler, chunks in (
         ("synchronous", {"number": 7, "lat": 6, "lon": 24}),
@@ -84,14 +95,14 @@ def test_schedulers_and_chunks_of_members_and_space(fields, obs, method, dtype):
         ("processes", {"number": 13, "lat": 11, "lon": 11}),
     ):
         with dask.config.set(scheduler=scheduler, num_workers=2):
-            found = assimilate(ens.chunk(chunks), obs, **settings).compute()
+            found = assimilate(ens.chunk(chunks), obs, **options).compute()
         for name in ("z", "mean", "std", "increment"):
             if method == "letkf":
                 np.testing.assert_array_equal(found[name], eager[name])
             else:
                 tolerance = 3e-6 if dtype == np.float32 else 1e-13
                 np.testing.assert_allclose(found[name], eager[name], atol=tolerance)
-    other = assimilate(ens, obs, **{**settings, "seed": 6})
+    other = assimilate(ens, obs, **{**options, "seed": 6})
     assert float(abs(other.z - eager.z).max()) > 1e-3
 
 
@@ -134,9 +145,9 @@ def test_a_seam_and_two_conventions_of_longitude(obs):
     turned = globe.assign_coords(lon=(globe.lon + 180) % 360 - 180).sortby("lon")
     place = {"lat": ("obs", [0.0, 10.0]), "lon": ("obs", [-1.0, 3.0])}
     seen = xr.DataArray([0.3, 0.2], place, "obs")
-    settings = {"obs_error": 0.1, "localization": 3000e3}
-    one = assimilate(globe, seen, **settings)
-    two = assimilate(turned, seen.assign_coords(lon=seen.lon % 360), **settings)
+    options = {"obs_error": 0.1, "localization": 3000e3}
+    one = assimilate(globe, seen, **options)
+    two = assimilate(turned, seen.assign_coords(lon=seen.lon % 360), **options)
     back = two.assign_coords(lon=two.lon % 360).sortby("lon")
     np.testing.assert_allclose(back.z, one.z, atol=1e-12)
     assert float(abs(one.increment.sel(lon=352, lat=0))) > 0.01

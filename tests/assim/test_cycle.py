@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -103,6 +105,17 @@ def test_an_interrupted_cycle_goes_on(ens, obs, method, tmp_path):
     other = {**settings, "inflation": 1.2}
     with pytest.raises(ParameterError, match=r"inflation was adaptive and is 1\.2; give another"):
         cycle(ens, longer, forecast=rolled, store=tmp_path / "run", **other)
+
+
+def test_random_numbers_in_a_store_want_a_seed(ens, obs, tmp_path):
+    pytest.importorskip("zarr")
+    settings = {"obs_error": ERROR, "forecast": rolled}
+    with pytest.warns(UserWarning, match="no seed was given"):
+        cycle(ens, obs[:1], method="enkf", store=tmp_path / "one", **settings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*seed")
+        cycle(ens, obs[:1], method="etkf", store=tmp_path / "two", **settings)
+        cycle(ens, obs[:1], method="enkf", seed=1, store=tmp_path / "three", **settings)
 
 
 def test_the_recipe_to_restart_from_a_store_of_ones_own(ens, obs, tmp_path):

@@ -15,6 +15,7 @@ import xarray as xr
 from xr_spde._core.errors import DTypeError, ParameterError
 from xr_spde._core.lazyimport import require
 from xr_spde._core.rng import Seed, resolve_seed
+from xr_spde._core.warn import warn
 from xr_spde.assim.assimilate import Given, assimilate
 from xr_spde.assim.ensembles import Ensemble, read_ensemble
 from xr_spde.assim.inflation import Adaptive
@@ -81,6 +82,18 @@ def cycle(
         ensemble's; a store of another cycle or of other settings.
     DTypeError
         A forecast that is no function, or returns something else than an ensemble.
+
+    Warns
+    -----
+    UserWarning
+        If random numbers are drawn into a store without a seed.
+
+    Notes
+    -----
+    Order of dimensions, name, attributes and labels that the model's arithmetic loses are given
+    back; values on other labels are refused. An error of the model's own says in a note for which
+    times it was raised. A lazy forecast is looked through for NaN block by block before the
+    analysis, and so computed twice.
 
     Examples
     --------
@@ -164,6 +177,11 @@ def steps(
             f"the ensemble is valid at {now}, after the first analysis at {when[0]}; pass the "
             "times= that are left"
         )
+    if store is not None and seed is None and _random(settings):
+        warn(
+            "the analyses draw random numbers and no seed was given: a cycle that goes on from "
+            f"{store} after an interruption draws others; type for instance seed=1"
+        )
     entropy, state, settled = resolve_seed(seed), obj, dict[str, Any]()
     for number, time in enumerate(when):
         part = None if store is None else _reopen(Path(store), number, time, time_dim)
@@ -184,6 +202,13 @@ def steps(
             settings["inflation"] = replace(settings["inflation"], variance_factor=known)
         state, now = _members(part, obj, first), time
         yield part
+
+
+def _random(settings: Mapping[str, Any]) -> bool:
+    """Whether analyses with these settings draw random numbers."""
+    method = settings.get("method")
+    noisy = settings.get("model_noise") is not None and method != "etkf-q"
+    return noisy or bool(settings.get("rotate")) or method in ("enkf", "senkf")
 
 
 def _precedes(start: Any, first: Any) -> bool:

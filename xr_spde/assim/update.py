@@ -237,7 +237,8 @@ class Update:
             if sea.all():
                 return np.asarray(self.local(members, points))
             analysed = members.copy()  # nothing is asked about land
-            analysed[:, :, sea] = self.local(members[:, :, sea], points[sea])
+            if sea.any():
+                analysed[:, :, sea] = self.local(members[:, :, sea], points[sea])
             return analysed
         if self.weights is None:
             return members
