@@ -1,6 +1,7 @@
-"""Drawing fields on a graphics card beside the processor; needs cupy and a card.
+"""Fields, likelihoods and lag products on a graphics card beside the processor.
 
-Where there is none it says so and ends. ``--quick`` does the smaller grid once and writes no file.
+Where cupy finds no card it says so and ends. ``--quick`` does the smaller grids once and writes no
+file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from xr_spde.fields.field import GaussianField
 GRIDS = ((192, 288), (512, 1024), (1024, 2048))
 FIELDS = dict(zip(GRIDS, (1024, 256, 64), strict=True))
 ROUNDS = 3
+
+LARGE = ((1024, 2048), (3600, 7200))
+"""Grids of the multigrid solver."""
+
+MEMBERS = 30
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -61,6 +67,48 @@ def draws(shape: list[int], device: str, dtype: str, fields: int) -> dict[str, f
     return {"factor": factor, "variance": variance, "one": one, "solve": solve, "field": field}
 
 
+def iterated(shape: list[int], device: str) -> dict[str, float]:
+    """Set up the multigrid solver, and solve for one field after the other."""
+    size = (shape[0], shape[1])
+    with xr_spde.set_options(device=device):
+        GaussianField(**maps((64, 64)), boundary="cylinder", solver="multigrid").factor()
+        model = GaussianField(**maps(size), boundary="cylinder", buffer=0, solver="multigrid")
+        setup = seconds(model.factor)
+        held, rng = model.factor(), np.random.default_rng(1)
+        noise = [rng.standard_normal(model.size) for _ in range(ROUNDS)]
+        held.solve(noise[0])
+        field = median(seconds(lambda b=b: held.solve(b)) for b in noise)
+    return {"setup": setup, "field": field}
+
+
+def likelihood(shape: list[int], device: str) -> dict[str, float]:
+    """One exact likelihood with its slope, rim of ten cells, and the lag products of replicates."""
+    from xr_spde.fields.exact import ExactLikelihood
+    from xr_spde.fields.sar import tensor
+    from xr_spde.sar.statistics import LagSums
+
+    size = (shape[0], shape[1])
+    kappa2, rho, theta = maps(size).values()
+    fields = np.random.default_rng(1).standard_normal((MEMBERS, *size))
+    q = np.stack([kappa2, *tensor(rho, theta)])
+    with xr_spde.set_options(device=device):
+        made = ExactLikelihood(fields, "cylinder", rim=10)
+        made.value_and_slope(q, np.zeros(size))
+        slope = median(
+            seconds(lambda: made.value_and_slope(q, np.zeros(size))) for _ in range(ROUNDS)
+        )
+
+        def walk() -> None:
+            sums = LagSums(size, periodic=True, device=device)
+            for field in fields:
+                sums.add(field)
+            sums.finish()
+
+        walk()
+        lags = median(seconds(walk) for _ in range(ROUNDS)) / MEMBERS
+    return {"slope": slope, "lags": lags}
+
+
 def card() -> str:
     """Name and memory of the card."""
     import cupy
@@ -69,11 +117,14 @@ def card() -> str:
     return f"{found['name'].decode()}, {found['totalGlobalMem'] / 2**30:.0f} GiB"
 
 
-PARTS = {"draws": draws}
+PARTS = {"draws": draws, "iterated": iterated, "likelihood": likelihood}
 NOTES = """
 Wall-clock seconds. A field is finished: noise drawn on the host, which makes members those of the
 processor, moved to the card, solved for, brought back, scaled and shifted. `solve` leaves the noise
 out, and includes both transfers. The processor solves with one thread for each block of members.
+Multigrid is set up on the host and solves for one field at a time. The likelihood is the exact one
+of 30 replicates with its slope in all parameters, a rim of ten cells integrated out; lag products
+are those of one spacing, with the transfer of each replicate.
 """.strip()
 
 
@@ -98,6 +149,33 @@ def compare(shape: tuple[int, int]) -> str:
     )
 
 
+def compare_others(quick: bool) -> str:
+    """Tables of multigrid, likelihood and lag products."""
+    rows = []
+    for shape in LARGE[:1] if quick else LARGE:
+        found = {
+            device: isolated(__file__, "iterated", shape=shape, device=device)
+            for device in ("cpu", "cuda")
+        }
+        for device, run in found.items():
+            faster = found["cpu"]["field"] / run["field"]
+            grid = f"{shape[0]} x {shape[1]}"
+            rows.append([grid, device, run["setup"], run["field"], faster])
+    header = ["grid", "", "set-up, s", "field, s", "times the processor"]
+    text = "## Multigrid\n\n" + table(header, rows)
+    rows = []
+    for shape in GRIDS[:1] if quick else GRIDS[:2]:
+        found = {
+            device: isolated(__file__, "likelihood", shape=shape, device=device)
+            for device in ("cpu", "cuda")
+        }
+        for device, run in found.items():
+            grid, slope, lags = f"{shape[0]} x {shape[1]}", run["slope"], 1000 * run["lags"]
+            rows.append([grid, device, slope, found["cpu"]["slope"] / slope, lags])
+    header = ["grid", "", "likelihood and slope, s", "times the processor", "lag products, ms"]
+    return text + "\n\n## Likelihood\n\n" + table(header, rows)
+
+
 def main() -> None:
     """Measure and write the table."""
     reader = argparse.ArgumentParser(description=__doc__)
@@ -108,7 +186,7 @@ def main() -> None:
         return
     body = [f"{card()}. {machine('cupy-cuda12x')}"]
     body += [compare(shape) for shape in (GRIDS[:1] if quick else GRIDS)]
-    body.append(NOTES)
+    body += [compare_others(quick), NOTES]
     command = "python benchmarks/gpu.py" + (" --quick" if quick else "")
     write("gpu", "Graphics card", command, "\n\n".join(body), keep=not quick)
 

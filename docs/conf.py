@@ -85,6 +85,7 @@ RESULTS = {
     "assimilate_real": "Observations into real ensembles",
     "spacetime": "Interpolation in space and time",
     "med_tracks": "Mediterranean tracks",
+    "gpu": "Graphics card",
     "climate": "Real data",
     "in_between": "The frame between two images",
     "climate_networks": "Networks on real data",

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import logging
+import pickle
+
 import numpy as np
 import pytest
+import xarray as xr
 
-from xr_spde._core.errors import ParameterError
+from xr_spde._core.errors import MemoryGuardError, ParameterError
+from xr_spde._core.options import set_options
 from xr_spde.fields.sar import tensor
 from xr_spde.fields.sar import weights as stencil_weights
 from xr_spde.fields.stencil import apply
+from xr_spde.sar import estimate
 from xr_spde.sar.statistics import (
     OFFSETS,
     LagSums,
@@ -249,3 +256,46 @@ def test_weight_is_the_scarcest_pair(fields):
     _, weight = stencil_gram(sums_of(fields).finish(), periodic=False)
     assert (weight[3:6, 4:7] == COUNT - 3).all()
     assert weight[1, 1] == COUNT
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("centred", [False, True])
+def test_sums_on_a_card(gaps, centred, fields, holed, carded):
+    """The figures of the host; each replicate goes over once, and maps come back at the end."""
+    data = holed if gaps else fields
+    for periodic in (False, True):
+        ours = sums_of(data, periodic=periodic, dilation=2)
+        carded.transfers.clear()
+        there = sums_of(data, periodic=periodic, dilation=2, device="cuda")
+        assert carded.transfers == {"to card": COUNT}
+        there = pickle.loads(pickle.dumps(copy.deepcopy(there)))
+        carded.transfers.clear()
+        found, expected = (sums.finish(centred=centred) for sums in (there, ours))
+        assert carded.transfers == {"to host": 5}
+        for name in ("covariance", "pairs", "mean", "variance", "seen"):
+            assert isinstance(getattr(found, name), np.ndarray)
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
+    with pytest.raises(ParameterError, match=r"1 infinite values .the first in row 0, column 1"):
+        there.add(np.array([[0.0, np.inf, *np.zeros(9)], *np.zeros((8, 11))]))
+
+
+def test_estimates_take_the_card_that_is_there(fields, carded, caplog, monkeypatch):
+    data = xr.DataArray(fields, dims=("member", "y", "x")).chunk(member=3)
+    settings = {"method": "whittle", "modes": 0, "dilation": 1}
+    with caplog.at_level(logging.INFO, "xr_spde.sar"):
+        there = estimate(data, "member", **settings)
+        carded.transfers.clear()
+        found = there.compute(scheduler="sync")
+    assert "lag products on the graphics card" in caplog.text
+    # maps of the moments are taken off a few times, replicates go over once
+    assert carded.transfers["to card"] == COUNT
+    with set_options(device="cpu"):
+        ours = estimate(data, "member", **settings).compute()
+    for name in ("kappa2", "rho", "theta", "mean", "std"):
+        np.testing.assert_allclose(found[name], ours[name], rtol=1e-7)
+    monkeypatch.setattr(carded.cuda.Device, "mem_info", (1000, 2000))
+    with caplog.at_level(logging.INFO, "xr_spde.sar"):
+        estimate(data, "member", **settings).compute(scheduler="sync")
+    assert "lag products on the processor: on the graphics card they would take" in caplog.text
+    with set_options(device="cuda"), pytest.raises(MemoryGuardError, match="on the graphics card"):
+        estimate(data, "member", **settings).compute(scheduler="sync")

@@ -27,7 +27,7 @@ from xr_spde.fields.exact import ExactLikelihood, checked_fields
 from xr_spde.fields.lattice import Rim
 from xr_spde.fields.sar import from_tensor
 from xr_spde.fields.stencil import periodicity
-from xr_spde.fields.windows import TILE, Index, remainder, seam, signed_windows
+from xr_spde.fields.windows import TILE, Index, remainder, seam, signed_windows, tiled_windows
 
 Float = NDArray[np.float64]
 
@@ -113,25 +113,26 @@ class WindowedLikelihood:
         self._wraps = periodicity(boundary, (0, 0))
         self._counts = dict[tuple[int, int], int]()
 
-    def _windows(
-        self, overlap: int | None = None
-    ) -> Iterator[tuple[ExactLikelihood, tuple[Index, Index], int]]:
+    def _windows(self) -> Iterator[tuple[ExactLikelihood, tuple[Index, Index], int]]:
         """Likelihood, place and sign of each window that has data."""
-        found = signed_windows(
-            self.shape, self._wraps, overlap=overlap or self.overlap, tile=self.tile
-        )
+        found = signed_windows(self.shape, self._wraps, overlap=self.overlap, tile=self.tile)
         for rows, columns, sign in found:
-            values = self._fields[:, rows[:, None], columns]
-            if not np.isfinite(values).any():
-                continue  # nothing was seen there: the density of nothing is one
-            closed = [
-                wraps and index.size == size
-                for wraps, index, size in zip(self._wraps, (rows, columns), self.shape, strict=True)
-            ]
-            boundary = "torus" if closed[0] else "cylinder" if closed[1] else "plane"
-            open_x = closed == [True, False]
-            part = ExactLikelihood(values, boundary, lost=self._lost, open_x=open_x)
-            yield part, (rows[:, None], columns), sign
+            part = self._part(rows, columns)
+            if part is not None:
+                yield part, (rows[:, None], columns), sign
+
+    def _part(self, rows: Index, columns: Index) -> ExactLikelihood | None:
+        """Likelihood of a window; None where nothing was seen: its density is one."""
+        values = self._fields[:, rows[:, None], columns]
+        if not np.isfinite(values).any():
+            return None
+        closed = [
+            wraps and index.size == size
+            for wraps, index, size in zip(self._wraps, (rows, columns), self.shape, strict=True)
+        ]
+        boundary = "torus" if closed[0] else "cylinder" if closed[1] else "plane"
+        open_x = closed == [True, False]
+        return ExactLikelihood(values, boundary, lost=self._lost, open_x=open_x)
 
     def value_and_slope(
         self, q: ArrayLike, log_d: ArrayLike, noise: float = 0.0
@@ -171,23 +172,34 @@ class WindowedLikelihood:
         folded = self._rim.fold(slopes)
         return value, folded[:4], folded[4], by_noise
 
-    def value(
-        self, q: ArrayLike, log_d: ArrayLike, noise: float = 0.0, *, overlap: int | None = None
-    ) -> float:
-        """Log-likelihood alone, with another overlap if need be; see `value_and_slope`."""
+    def value(self, q: ArrayLike, log_d: ArrayLike, noise: float = 0.0) -> float:
+        """Log-likelihood alone; see `value_and_slope`."""
         maps = self._rim.pad(np.concatenate([np.asarray(q), np.asarray(log_d)[None]]))
         total = 0.0
-        for part, at, sign in self._windows(overlap):
+        for part, at, sign in self._windows():
             here = maps[:, at[0], at[1]]
             total += sign * part.value(here[:4], here[4], noise)
         return total
 
+    def _tiles(self, maps: Float, noise: float, overlap: int) -> Float:
+        """Log-likelihood of each tile given its past (T,)."""
+        windows, tiles = tiled_windows(
+            self.shape, self._wraps, overlap=overlap, tile=self.tile, widest=self.overlap
+        )
+        values = np.zeros(len(windows))
+        for number, (rows, columns) in enumerate(windows):
+            part = self._part(rows, columns)
+            if part is not None:
+                here = maps[:, rows[:, None], columns]
+                values[number] = part.value(here[:4], here[4], noise)
+        return np.array([sum(sign * values[n] for n, sign in terms) for terms in tiles])
+
     def error(self, q: ArrayLike, log_d: ArrayLike, noise: float = 0.0) -> float:
         """Bound of the error of the value.
 
-        Three overlaps, each twice the one before, differ less and less; the geometric series with
-        the ratio of the last two differences bounds what is left. On a torus, the smoothest modes
-        add what they do to the determinants of all replicates.
+        What the last doubling of the overlap has changed, tile by tile, or more if the one before
+        did not change much more: as a rule far above the error itself. On a torus, the smoothest
+        modes add what they do to the determinants of all replicates.
 
         Parameters
         ----------
@@ -197,17 +209,19 @@ class WindowedLikelihood:
         Returns
         -------
         float
+            Zero where a single window holds the grid.
         """
-        fine, middle, coarse = (
-            self.value(q, log_d, noise, overlap=self.overlap // k) for k in (1, 2, 4)
-        )
-        kappa2, *tensor = self._rim.pad(np.asarray(q, dtype=np.float64))
-        rho, theta = from_tensor(*tensor)
-        closing = seam(kappa2, rho, theta, self._wraps) * (len(self._fields) - self._lost)
-        found = remainder(fine, middle, coarse) + closing
+        maps = self._rim.pad(np.concatenate([np.asarray(q), np.asarray(log_d)[None]]))
+        fine = self._tiles(maps, noise, self.overlap)
+        if fine.size == 1:
+            return 0.0
+        middle, coarse = (self._tiles(maps, noise, self.overlap // k) for k in (2, 4))
+        rho, theta = from_tensor(*maps[1:4])
+        closing = seam(maps[0], rho, theta, self._wraps) * (len(self._fields) - self._lost)
+        found = float(remainder(fine, middle, coarse, least=1.0)) + closing
         _LOG.info(
             "log-likelihood %.6f from windows with an overlap of %d cells, error at most %.1e",
-            *(fine, self.overlap, found),
+            *(fine.sum(), self.overlap, found),
         )
         return found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from xr_spde.fields.closed_form import symbol
 from xr_spde.fields.sar import log_tensor, tensor
@@ -156,21 +156,58 @@ def signed_windows(
         Rows, columns and sign (or a small number) of each window; those of one shape in a row,
         since they share symbolic work.
     """
+    windows, tiles = tiled_windows(shape, wraps, overlap=overlap, tile=tile)
+    # the past of one tile can be all of another window
+    signs = np.zeros(len(windows), dtype=int)
+    for terms in tiles:
+        for number, sign in terms:
+            signs[number] += sign
+    return [(j, i, sign) for (j, i), sign in zip(windows, signs.tolist(), strict=True) if sign]
+
+
+def tiled_windows(
+    shape: tuple[int, int],
+    wraps: tuple[bool, bool],
+    *,
+    overlap: int,
+    tile: int,
+    widest: int | None = None,
+) -> tuple[list[tuple[Index, Index]], list[list[tuple[int, int]]]]:
+    """Windows, and those of each tile.
+
+    Parameters
+    ----------
+    shape, wraps, overlap, tile
+        As for `signed_windows`.
+    widest : int, optional
+        Overlap by which it is decided what is cut: the same tiles for several overlaps.
+
+    Returns
+    -------
+    windows : list of (ndarray, ndarray)
+        Rows and columns, those of one shape in a row.
+    tiles : list of list of (int, int)
+        For each tile, numbers of windows and their signs.
+    """
     axes = [
-        list(_pasts(size, overlap, tile, closed)) for size, closed in zip(shape, wraps, strict=True)
+        list(_pasts(size, overlap, tile, closed, widest or overlap))
+        for size, closed in zip(shape, wraps, strict=True)
     ]
-    windows: dict[tuple[bytes, bytes], tuple[Index, Index, int]] = {}
+    made: dict[tuple[bytes, bytes], tuple[Index, Index]] = {}
+    terms: list[list[tuple[tuple[bytes, bytes], int]]] = []
     for (rows, old_rows), (columns, old_columns) in product(*axes):
+        terms.append([])
         for (j, first), (i, second) in product(
             ((rows, 1), (old_rows, -1)), ((columns, 1), (old_columns, -1))
         ):
             if j.size and i.size:
                 key = j.tobytes(), i.tobytes()
-                # the past of one tile can be all of another window
-                before = windows[key][2] if key in windows else 0
-                windows[key] = (j, i, before + first * second)
-    found = [one for one in windows.values() if one[2]]
-    return sorted(found, key=lambda one: (one[0].size, one[1].size))
+                made[key] = (j, i)
+                terms[-1].append((key, first * second))
+    keys = sorted(made, key=lambda key: (made[key][0].size, made[key][1].size))
+    number = {key: n for n, key in enumerate(keys)}
+    tiles = [[(number[key], sign) for key, sign in some] for some in terms]
+    return [made[key] for key in keys], tiles
 
 
 def is_cut(size: int, wraps: bool, overlap: int, tile: int) -> bool:
@@ -178,9 +215,11 @@ def is_cut(size: int, wraps: bool, overlap: int, tile: int) -> bool:
     return size > overlap + (2 if wraps else 1.5) * tile
 
 
-def _pasts(size: int, overlap: int, tile: int, wraps: bool) -> Iterator[tuple[Index, Index]]:
+def _pasts(
+    size: int, overlap: int, tile: int, wraps: bool, widest: int
+) -> Iterator[tuple[Index, Index]]:
     """Numbers along one axis of each past with its tile, and of the past alone."""
-    if not is_cut(size, wraps, overlap, tile):
+    if not is_cut(size, wraps, widest, tile):
         yield np.arange(size), np.arange(0)
         return
     for start, stop in spans(size, tile):
@@ -222,7 +261,8 @@ def logdet_with_error(
     if not any(is_cut(*axis, width, tile) for axis in zip(domain.shape, domain.wraps, strict=True)):
         return fine, 0.0
     middle, coarse = (windowed_logdet(domain, overlap=width // k, tile=tile) for k in (2, 4))
-    return fine, remainder(fine, middle, coarse) + seam(kappa2, rho, theta, domain.wraps)
+    error = float(remainder([fine], [middle], [coarse]))
+    return fine, error + seam(kappa2, rho, theta, domain.wraps)
 
 
 def overlap_of(kappa2: Float, rho: Float) -> int:
@@ -231,11 +271,29 @@ def overlap_of(kappa2: Float, rho: Float) -> int:
     return min(2 * halo(kappa2, rho), HALO[1])
 
 
-def remainder(fine: float, middle: float, coarse: float) -> float:
-    """Bound of what an overlap leaves out, from values with all, half and a quarter of it."""
-    first, last = abs(middle - coarse), abs(fine - middle)
-    ratio = min(last / first, 0.9) if first > 0.0 else 0.0
-    return last * ratio / (1.0 - ratio)
+def remainder(
+    fine: ArrayLike, middle: ArrayLike, coarse: ArrayLike, *, least: float = 0.0
+) -> Float:
+    """Bound of what an overlap leaves out, from all, half and a quarter of it.
+
+    Parameters
+    ----------
+    fine, middle, coarse : array_like (T, ...)
+        Contributions of the tiles. Their differences count by size, so that neither signs that
+        happen to cancel nor a single tile decides the ratio of the series.
+    least : float
+        Share of the last difference that the bound is at least. Where data are integrated out a
+        small part may fall off more slowly than the rest, which the ratio does not show: 1 only
+        trusts that the last doubling of the overlap has halved the error.
+
+    Returns
+    -------
+    ndarray (...)
+    """
+    parts = [np.asarray(one, dtype=np.float64) for one in (fine, middle, coarse)]
+    last, first = (np.abs(parts[k] - parts[k + 1]).sum(axis=0) for k in (0, 1))
+    ratio = np.minimum(last / np.maximum(first, np.finfo(float).tiny), 0.9)
+    return np.asarray(last * np.maximum(ratio / (1.0 - ratio), least))
 
 
 def seam(kappa2: Float, rho: Float, theta: Float, wraps: tuple[bool, bool]) -> float:

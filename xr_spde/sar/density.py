@@ -16,20 +16,27 @@ log-density loses ``log|I + W'W| / 2`` (Woodbury).
 
 Observations ``z = S y_o + noise`` of variance t take ``P = Q + S^2 / t`` in place of ``Q_mm``: with
 the posterior mean ``y = P^-1 S z / t`` the quadratic form is ``|z - S y|^2 / t + ||B y||^2``.
+
+Where none of that fits in memory, it is done in overlapping windows, whose signed sum stands for
+the grid (:mod:`xr_spde.fields.windows`): constants and products of whitened fields add up alike.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from xr_spde._core.memory import check_memory
+from xr_spde.fields.exact_windows import width_of_tiles
 from xr_spde.fields.field import GaussianField
-from xr_spde.fields.moments import log_determinant
+from xr_spde.fields.moments import DIRECT, log_determinant
+from xr_spde.fields.stencil import assemble
+from xr_spde.fields.windows import Domain, overlap_of, remainder, seam, tiled_windows
 from xr_spde.solvers.cache import FACTORS
 from xr_spde.solvers.choose import predict_bytes
 from xr_spde.solvers.grid_cut import grid
@@ -41,9 +48,11 @@ __all__ = ["log_density"]
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 # Q reaches two cells where B reaches one, and fills about 3.5 times more.
 _GRAM_FILL = 3.5
+_REMEDY = 'Type method="windows", or use a smaller buffer or a smaller region.'
 
 
 def log_density(
@@ -53,7 +62,7 @@ def log_density(
     patterns: Float | None = None,
     method: str = "auto",
     noise: float = 0.0,
-) -> Float:
+) -> tuple[Float, Float]:
     """Log-density of each field, of mean zero, under the model.
 
     Parameters
@@ -67,14 +76,21 @@ def log_density(
     patterns : ndarray (K, ny, nx), optional
         Large-scale patterns, in the units of the fields.
     method : {"auto", "exact", "windows"}, default "auto"
-        Of ``log|det B|``, see :func:`xr_spde.fields.moments.log_determinant`.
+        Of ``log|det B|``, see :func:`xr_spde.fields.moments.log_determinant`, and of what is
+        integrated out.
     noise : float, optional
         Variance of independent noise in the fields.
 
     Returns
     -------
-    ndarray (M,)
-        Of the observed nodes of each field; 0 where there are none.
+    density, error : ndarray (M,)
+        Of the observed nodes of each field, 0 where there are none; and a bound of what windows
+        leave out of it, 0 where there are no windows.
+
+    Raises
+    ------
+    MemoryGuardError
+        If a factor would not fit in memory.
     """
     count = fields.shape[0]
     shapes = np.zeros((0, *model.shape)) if patterns is None else patterns
@@ -87,85 +103,189 @@ def log_density(
     _, first, pattern = np.unique(
         np.packbits(observed, axis=1), axis=0, return_index=True, return_inverse=True
     )
-    matrix = model.matrix()
-    result = np.empty(count)
+    cut = method == "windows" or (method == "auto" and model.chosen not in DIRECT)
+    grid = _Windows(model, count) if cut else _Whole(model, method)
+    result, error = np.zeros(count), np.zeros(count)
     for number, row in enumerate(first):
         here = np.flatnonzero(pattern.ravel() == number)
         seen = observed[row]
         if not seen.any():
-            result[here] = 0.0
             continue
         values = np.vstack([flat[np.ix_(here, seen)], modes[:, seen]]).T
+        taken = factors[seen] if noise > 0.0 else None
+        found, error[here] = grid.density(_inside(model, seen), values, taken, noise, here.size)
         if noise == 0.0:
-            constant, white = _same_gaps(model, matrix, seen, values)
-            constant -= float(np.log(factors[seen]).sum())
-        else:
-            constant, white = _same_noise(model, matrix, seen, values, factors[seen], noise)
-        constant -= 0.5 * int(seen.sum()) * math.log(2.0 * math.pi)
-        lost, quadratic = _without_patterns(white[:, : here.size], white[:, here.size :])
-        constant += float(log_determinant(model, method).value) - lost
-        result[here] = constant - 0.5 * quadratic
-    return result
+            found -= float(np.log(factors[seen]).sum())
+        result[here] = found - 0.5 * int(seen.sum()) * math.log(2.0 * math.pi)
+    return result, error
 
 
-def _padded_nodes(model: GaussianField, seen: NDArray[np.bool_]) -> tuple[Index, Index]:
-    """Numbers, on the padded grid, of the nodes that are observed, and of the others."""
+@dataclass(frozen=True)
+class _Part:
+    """Nodes with their matrix, of the whole grid or of a window.
+
+    Attributes
+    ----------
+    matrix : sparse matrix (n, n)
+    shape, boundary
+        Of the grid that they are.
+    given : ndarray of int
+        Numbers of those that are observed.
+    key : str or None
+        Names factors that are kept; None keeps none.
+    """
+
+    matrix: sp.csc_array
+    shape: tuple[int, int]
+    boundary: str
+    given: Index
+    key: str | None
+
+    def products(self, values: Float, factors: Float | None, noise: float) -> tuple[float, Float]:
+        """Logarithm of what the rest adds to ``|det B|``; products of whitened values (K, K)."""
+        if factors is not None:
+            return self._noisy(values, factors, noise)
+        white = self.matrix[:, self.given] @ values
+        hidden = np.ones(self.matrix.shape[0], dtype=bool)
+        hidden[self.given] = False
+        gaps = np.flatnonzero(hidden)
+        if not gaps.size:
+            return 0.0, white.T @ white
+        block = self.matrix[:, gaps]
+        held = _gap_factor(self, block, gaps)
+        white -= block @ held.solve(block.T @ white)
+        return -0.5 * held.logdet(), white.T @ white
+
+    def _noisy(self, values: Float, factors: Float, noise: float) -> tuple[float, Float]:
+        """Products for observations with noise."""
+        known = np.zeros(self.matrix.shape[0])
+        known[self.given] = factors**2 / noise
+
+        def build() -> GridFactor:
+            check_memory(
+                _whole_gram(self.shape, self.boundary),
+                what=f"the posterior of {known.size} cells given observations with noise",
+                remedy=_REMEDY,
+            )
+            posterior = sp.csc_array(self.matrix.T @ self.matrix + sp.diags_array(known))
+            shape, boundary = self.shape, self.boundary
+            return GridFactor(posterior, shape=shape, boundary=boundary, reach=2, symmetric=True)
+
+        digest = hashlib.blake2b(known.tobytes(), digest_size=20).hexdigest()
+        held = FACTORS.get(("noise", self.key, digest), build) if self.key else build()
+        right = np.zeros((self.matrix.shape[0], values.shape[1]))
+        right[self.given] = values * (factors / noise)[:, None]
+        mean = np.asarray(held.solve(right))
+        left = (values - mean[self.given] * factors[:, None]) / math.sqrt(noise)
+        white = self.matrix @ mean
+        lost = held.logdet() + self.given.size * math.log(noise)
+        return -0.5 * lost, left.T @ left + white.T @ white
+
+
+class _Whole:
+    """The grid at once."""
+
+    def __init__(self, model: GaussianField, method: str) -> None:
+        self._model, self._method, self._matrix = model, method, model.matrix()
+
+    def density(
+        self, inside: Mask, values: Float, factors: Float | None, noise: float, count: int
+    ) -> tuple[Float, float]:
+        """Log-densities (count,) and their error; the other columns of `values` are patterns."""
+        model = self._model
+        given = np.flatnonzero(inside)
+        part = _Part(self._matrix, model.padded_shape, model.boundary, given, model.key)
+        constant, products = part.products(values, factors, noise)
+        held = log_determinant(model, self._method)
+        error = 0.0 if held.error is None else float(held.error)
+        return _without_patterns(products, count)[0] + constant + float(held.value), error
+
+
+class _Windows:
+    """The grid in overlapping windows."""
+
+    def __init__(self, model: GaussianField, replicates: int) -> None:
+        self._model, self._domain = model, Domain.of(model.weights(), model.boundary)
+        self._overlap = overlap_of(model.kappa2, model.rho)
+        self._tile = width_of_tiles(self._overlap, replicates)
+
+    def density(
+        self, inside: Mask, values: Float, factors: Float | None, noise: float, count: int
+    ) -> tuple[Float, Float]:
+        """As for the whole grid, with an error for each field."""
+        model, wraps = self._model, self._domain.wraps
+        if noise == 0.0 and inside.all():  # nothing to integrate out: no sum but one determinant
+            found, error = _Whole(model, "windows").density(inside, values, None, 0.0, count)
+            return found, np.full(count, error)
+        number = np.full(inside.shape, -1)
+        number[inside] = np.arange(len(values))
+        given = number, values, factors, noise
+        constants, products = self._tiles(*given, self._overlap)
+        density, weights, spread = _without_patterns(products.sum(axis=0), count)
+        density += constants.sum()
+        if constants.size == 1:
+            return density, np.zeros(count)
+
+        def by_tile(constants: Float, products: Float) -> Float:
+            """Densities of each tile (T, count): linear near what patterns leave."""
+            squares = np.einsum("pk,tpq,qk->tk", weights, products, weights)
+            shared = np.einsum("pq,tpq->t", spread, products[:, count:, count:])
+            return np.asarray((constants - 0.5 * shared)[:, None] - 0.5 * squares)
+
+        parts = [by_tile(*self._tiles(*given, self._overlap // k)) for k in (2, 4)]
+        closing = seam(model.kappa2, model.rho, model.theta, wraps)
+        return density, remainder(by_tile(constants, products), *parts, least=1.0) + closing
+
+    def _tiles(
+        self, number: Index, values: Float, factors: Float | None, noise: float, overlap: int
+    ) -> tuple[Float, Float]:
+        """Constants (T,) and products (T, K, K) of each tile given its past."""
+        domain, size = self._domain, values.shape[1]
+        windows, tiles = tiled_windows(
+            domain.shape, domain.wraps, overlap=overlap, tile=self._tile, widest=self._overlap
+        )
+        constants, products = np.zeros(len(windows)), np.zeros((len(windows), size, size))
+        for n, (j, i) in enumerate(windows):
+            which = number[j[:, None], i].ravel()
+            given = np.flatnonzero(which >= 0)
+            if not given.size:
+                continue  # nothing was seen there: the density of nothing is one
+            weights, boundary = domain.part(j, i)
+            shape = (j.size, i.size)
+            part = _Part(assemble(weights, boundary=boundary), shape, boundary, given, None)
+            taken = None if factors is None else factors[which[given]]
+            lost, products[n] = part.products(values[which[given]], taken, noise)
+            constants[n] = lost + GridFactor(part.matrix, shape=shape, boundary=boundary).logdet()
+        signs = np.zeros((len(tiles), len(windows)))
+        for row, terms in zip(signs, tiles, strict=True):
+            for n, sign in terms:
+                row[n] += sign
+        return signs @ constants, np.tensordot(signs, products, 1)
+
+
+def _inside(model: GaussianField, seen: Mask) -> Mask:
+    """Mark nodes of the padded grid that are observed."""
     (dy, dx), (ny, nx) = model.rim, model.shape
     inside = np.zeros(model.padded_shape, dtype=bool)
     inside[dy : dy + ny, dx : dx + nx] = seen.reshape(ny, nx)
-    return np.flatnonzero(inside), np.flatnonzero(~inside)
+    return inside
 
 
-def _same_gaps(
-    model: GaussianField, matrix: sp.csc_array, seen: NDArray[np.bool_], values: Float
-) -> tuple[float, Float]:
-    """Logarithm of what gaps add to ``|det B|``, and whitened values (n_o, K)."""
-    given, gaps = _padded_nodes(model, seen)
-    white = matrix[:, given] @ values
-    if not gaps.size:
-        return 0.0, white
-    block = matrix[:, gaps]
-    held = _gap_factor(model, block, gaps)
-    return -0.5 * held.logdet(), white - block @ held.solve(block.T @ white)
+def _without_patterns(products: Float, count: int) -> tuple[Float, Float, Float]:
+    """Log-density (count,), but for constants, of what patterns leave; from whitened products.
 
-
-def _same_noise(
-    model: GaussianField,
-    matrix: sp.csc_array,
-    seen: NDArray[np.bool_],
-    values: Float,
-    factors: Float,
-    noise: float,
-) -> tuple[float, Float]:
-    """As `_same_gaps`, for observations with noise."""
-    given, _ = _padded_nodes(model, seen)
-    known = np.zeros(model.size)
-    known[given] = factors**2 / noise
-
-    def build() -> GridFactor:
-        posterior = sp.csc_array(matrix.T @ matrix + sp.diags_array(known))
-        shape, boundary = model.padded_shape, model.boundary
-        return GridFactor(posterior, shape=shape, boundary=boundary, reach=2, symmetric=True)
-
-    digest = hashlib.blake2b(known.tobytes(), digest_size=20).hexdigest()
-    held = FACTORS.get(("noise", model.key, digest), build)
-    right = np.zeros((model.size, values.shape[1]))
-    right[given] = values * (factors / noise)[:, None]
-    mean = np.asarray(held.solve(right))
-    left = (values - mean[given] * factors[:, None]) / math.sqrt(noise)
-    lost = held.logdet() + given.size * math.log(noise)
-    return -0.5 * lost, np.vstack([left, matrix @ mean])
-
-
-def _without_patterns(white: Float, shapes: Float) -> tuple[float, Float]:
-    """Half the log-determinant that patterns cost, and the quadratic forms of what they leave."""
-    quadratic = np.einsum("nm,nm->m", white, white)
-    if not shapes.shape[1]:
-        return 0.0, quadratic
-    lower = np.linalg.cholesky(np.eye(shapes.shape[1]) + shapes.T @ shapes)
-    explained = np.linalg.solve(lower, shapes.T @ white)
+    Also the combinations (K, count) of fields and patterns that are left, and the covariance of the
+    amplitudes.
+    """
+    shapes = products[count:, count:]
+    lower = np.linalg.cholesky(np.eye(len(shapes)) + shapes)
+    spread = np.linalg.inv(lower)
+    spread = spread.T @ spread
+    amplitudes = spread @ products[count:, :count]
+    taken = np.einsum("km,km->m", products[count:, :count], amplitudes)
     lost = float(np.log(np.diag(lower)).sum())
-    return lost, quadratic - np.einsum("km,km->m", explained, explained)
+    density = -0.5 * (np.diag(products)[:count] - taken) - lost
+    return density, np.vstack([np.eye(count), -amplitudes]), spread
 
 
 class _GridGaps:
@@ -215,24 +335,27 @@ class _GridGaps:
         return self._factor.logdet() - self._known
 
 
-def _gap_factor(
-    model: GaussianField, block: sp.csc_array, gaps: Index
-) -> SuperLUFactor | _GridGaps:
-    """Factor of ``Q_mm``, from this process's cache."""
-    shape, boundary = model.padded_shape, model.boundary
+def _whole_gram(shape: tuple[int, int], boundary: str) -> int:
+    """Bytes that a factor of ``B'B`` takes."""
+    made = grid(shape, boundary=boundary, reach=2)
+    return predict(made, symmetric=True, dtype=np.float64).peak
+
+
+def _gap_factor(part: _Part, block: sp.csc_array, gaps: Index) -> SuperLUFactor | _GridGaps:
+    """Factor of ``Q_mm``, from this process's cache where it is kept."""
+    shape, boundary = part.shape, part.boundary
 
     def build() -> SuperLUFactor | _GridGaps:
         alone = _GRAM_FILL * predict_bytes(gaps.size)
-        made = grid(shape, boundary=boundary, reach=2)
-        whole = predict(made, symmetric=True, dtype=np.float64).peak
+        whole = _whole_gram(shape, boundary)
         check_memory(
             min(alone, whole),
             what=f"integrating out {gaps.size} cells without data (land, gaps and buffer)",
-            remedy="Use a smaller buffer or a smaller region.",
+            remedy=_REMEDY,
         )
         if whole < alone:
             return _GridGaps(block, gaps, shape, boundary)
         return SuperLUFactor(sp.csc_array(block.T @ block))
 
     digest = hashlib.blake2b(gaps.tobytes(), digest_size=20).hexdigest()
-    return FACTORS.get(("gaps", model.key, digest), build)
+    return FACTORS.get(("gaps", part.key, digest), build) if part.key else build()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from xr_spde.labels.lazy import Output, fold_replicates
 from xr_spde.labels.schema import parameters_dataset
 from xr_spde.models import check_buffer
 from xr_spde.sar.covariates import COVARIATE, read_covariates
-from xr_spde.sar.fit import advance, begin, conclude
+from xr_spde.sar.fit import advance, begin, conclude, wanted_spacings
 from xr_spde.sar.settings import (
     DILATIONS,
     METHODS,
@@ -34,6 +35,7 @@ from xr_spde.sar.settings import (
     check_structure,
     check_uncertainty,
     fitting,
+    place_of_sums,
 )
 
 __all__ = ["DILATIONS", "METHODS", "estimate"]
@@ -210,6 +212,8 @@ def estimate(
         replicates=count,
     )
     settings = fitting(settings, way)
+    count_of_sums = len(wanted_spacings(settings)) + 2 * bool(steps) * len(settings.dilations)
+    settings = replace(settings, device=place_of_sums(settings, count_of_sums))
     results = fold_replicates(
         fields,
         replicates,

@@ -69,21 +69,27 @@ def begin(settings: Settings) -> Walk:
     -------
     Walk
     """
-    shape, spacings = settings.grid.shape, set(settings.dilations)
-    if settings.method == "net":
-        # further apart than the grid is wide there is no pair
-        wanted = {d * spacing for d in spacings for spacing in SPACINGS}
-        spacings |= {d for d in wanted if d < max(shape)}
-    needed = settings.modes > 0 or len(settings.dilations) > 1
-    walk = Walk(_lags(settings, sorted(spacings)), BlockSums(shape) if needed else None)
+    several = settings.modes > 0 or len(settings.dilations) > 1
+    blocks = BlockSums(settings.grid.shape) if several else None
+    walk = Walk(_lags(settings, sorted(wanted_spacings(settings))), blocks)
     if settings.refine:
         walk.halves = (_lags(settings, settings.dilations), _lags(settings, settings.dilations))
     return walk
 
 
 def _lags(settings: Settings, spacings: Iterable[int]) -> list[LagSums]:
-    shape, periodic = settings.grid.shape, settings.periodic
-    return [LagSums(shape, periodic=periodic, dilation=d) for d in spacings]
+    shape, periodic, device = settings.grid.shape, settings.periodic, settings.device
+    return [LagSums(shape, periodic=periodic, dilation=d, device=device) for d in spacings]
+
+
+def wanted_spacings(settings: Settings) -> set[int]:
+    """Return the spacings of all lag products that are needed."""
+    spacings = set(settings.dilations)
+    if settings.method != "net":
+        return spacings
+    # further apart than the grid is wide there is no pair
+    wanted = {d * spacing for d in spacings for spacing in SPACINGS}
+    return spacings | {d for d in wanted if d < max(settings.grid.shape)}
 
 
 def advance(walk: Walk, member: Array, *, settings: Settings) -> Walk:
@@ -105,9 +111,9 @@ def advance(walk: Walk, member: Array, *, settings: Settings) -> Walk:
     replicate = settings.grid.to_canonical(member[0])
     if np.isnan(replicate).all():
         return walk  # absent, not a replicate that is all gaps
-    half = walk.halves[walk.lags[0].count % 2]
+    half, moved = walk.halves[walk.lags[0].count % 2], walk.lags[0].moved(replicate)
     for sums in (*walk.lags, *half):
-        sums.add(replicate)
+        sums.add(moved)
     if walk.blocks is not None:
         walk.blocks.add(replicate)
     if settings.keeps_members:
@@ -277,7 +283,7 @@ def _exact_problem(
 ) -> ExactProblem:
     """Set up the exact likelihood, with the moments that its start needs."""
     _, gram, weight = next(_scales(walk.lags, usable, patterns, settings))
-    design = settings.design
+    design = settings.design if settings.design is None else np.nan_to_num(settings.design)
     return ExactProblem(
         gram,
         weight,
@@ -285,7 +291,7 @@ def _exact_problem(
         np.where(usable, np.stack(walk.members), np.nan),
         anomalies=settings.single,
         nugget=settings.nugget,
-        design=None if design is None else np.where(np.isfinite(design), design, 0.0),
+        design=design,
         windows=settings.windows,
     )
 

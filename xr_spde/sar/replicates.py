@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import AxisNotFoundError, ParameterError, SchemaError
 from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
-from xr_spde.fields.moments import DETERMINANTS, DIRECT, check_method, log_determinant
+from xr_spde.fields.moments import DETERMINANTS, DIRECT, check_method
 from xr_spde.labels.arrays import array_of, as_float
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.axes import check_replicates, find_replicates, find_spatial
@@ -138,11 +138,12 @@ def log_likelihood(
     ``log_likelihood`` of theirs is: that one has maps of the variance of its own in place of
     ``std``, a mean that is integrated out, and a buffer.
 
-    It is exact wherever a factor of B fits in memory. On larger grids ``log|det B|`` comes from
-    overlapping windows (`xr_spde.fields.windows`), and the coordinate ``log_likelihood_error``
-    bounds what that may be off (for data in memory the attribute ``xr_spde_error`` as well); most
-    of it is the same for parameters that are close. A probed variance (see `variance`), by which
-    fields are scaled where there is ``std``, brings an error of its own that is not in it.
+    It is exact wherever a factor of B fits in memory. On larger grids ``log|det B|``, and whatever
+    is integrated out, comes from overlapping windows (`xr_spde.fields.windows`), and the coordinate
+    ``log_likelihood_error`` bounds what that may be off (for data in memory the attribute
+    ``xr_spde_error`` as well); most of it is the same for parameters that are close. A probed
+    variance (see `variance`), by which fields are scaled where there is ``std``, brings an error of
+    its own that is not in it.
 
     It is the likelihood of neighbouring cells whatever the ``dilation`` of the parameters. Above 1
     they were fitted to differences of cells further apart and are not where this likelihood is
@@ -164,8 +165,8 @@ def log_likelihood(
     buffer : int or "auto", default 0
         As in `emulate`. Integrating a wide buffer out costs a second, larger factorisation.
     method : {"auto", "exact", "windows"}, default "auto"
-        Of ``log|det B|``. "auto" is "exact" if the solver is a direct one, as it is on all grids
-        that fit. The attribute ``xr_spde_determinant`` says which was taken.
+        Of ``log|det B|`` and of gaps. "auto" is "exact" if the solver is a direct one, as it is on
+        all grids that fit. The attribute ``xr_spde_determinant`` says which was taken.
     x, y : str, optional
         Names of the horizontal axes where they should not be searched for.
 
@@ -179,7 +180,7 @@ def log_likelihood(
     GridError
         Fields and parameters on different grids.
     MemoryGuardError
-        A factor of the cells without data would not fit in memory.
+        ``method="exact"``, and a factor, of B or of the cells without data, would not fit.
     UnknownNameError
         Unknown method, solver or boundary.
     ParameterError
@@ -298,16 +299,16 @@ def _density(
         scale = remaining_std(home["std"], modes) / np.sqrt(model.variance(how["variance"]))
     # Cells without data play no part; what stands there must only be a number.
     safe = scale if scale is None or noise > 0.0 else np.where(scale > 0, scale, 1.0)
-    bound = log_determinant(model, how["determinant"]).error
-    result, seen = np.empty(fields.shape[0]), np.empty(fields.shape[0], dtype=bool)
+    result, error = np.empty(fields.shape[0]), np.empty(fields.shape[0])
     for low in range(0, fields.shape[0], _SLAB):
         anomalies = _anomalies(fields[low : low + _SLAB], grid, hidden, home.get("mean"))
         if scale is not None and noise == 0.0:
             _check_scale(scale, anomalies)
         part = slice(low, low + _SLAB)
-        result[part] = log_density(model, anomalies, safe, modes, how["determinant"], noise)
-        seen[part] = np.isfinite(anomalies).any(axis=(1, 2))
-    return result, np.where(seen, 0.0 if bound is None else float(bound), 0.0)
+        result[part], error[part] = log_density(
+            model, anomalies, safe, modes, how["determinant"], noise
+        )
+    return result, error
 
 
 def _noise(maps: dict[str, Array]) -> float:

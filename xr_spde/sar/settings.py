@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_spde._core.device import resolve_device
 from xr_spde._core.errors import GridError, ParameterError, unknown
 from xr_spde._core.lazyimport import has_module
 from xr_spde._core.memory import check_memory, format_bytes, memory_budget
+from xr_spde._core.options import get_option
 from xr_spde.fields.stencil import check_boundary
 from xr_spde.labels.grid import Grid
 from xr_spde.sar.patterns import CANDIDATES
+from xr_spde.sar.statistics import card_bytes
+from xr_spde.solvers.card import array_module, budget
 
 LOGGER = logging.getLogger("xr_spde.sar")
 
@@ -84,6 +88,8 @@ class Settings:
         Names of the maps that the mean is a combination of; the first is "intercept".
     design : ndarray (P, ny, nx) or None
         They themselves, canonical.
+    device : {"cpu", "cuda"}
+        Where lag products are summed.
     windows : bool
         Whether the exact likelihood comes from windows.
     replicates : int
@@ -106,6 +112,7 @@ class Settings:
     nugget: bool = False
     covariates: tuple[str, ...] = ()
     design: NDArray[np.float64] | None = field(default=None, compare=False)
+    device: str = "cpu"
     windows: bool = False
     replicates: int = 0
 
@@ -243,6 +250,22 @@ def fitting(settings: Settings, likelihood: str) -> Settings:
         else "Coarsen the fields, select a region, or try one spacing only with dilation=1.",
     )
     return settings
+
+
+def place_of_sums(settings: Settings, spacings: int) -> str:
+    """Return the device that sums lag products, and say in the log if a card is too small."""
+    if resolve_device() == "cpu":
+        return "cpu"
+    needed, limit = spacings * card_bytes(settings.grid.shape), budget(array_module("cuda"))
+    if needed > limit and get_option("device") != "cuda":
+        LOGGER.info(
+            "lag products on the processor: on the graphics card they would take about %s; the "
+            "limit is %s",
+            *(format_bytes(needed), format_bytes(limit)),
+        )
+        return "cpu"
+    LOGGER.info("lag products on the graphics card")
+    return "cuda"
 
 
 def _room(settings: Settings) -> float:

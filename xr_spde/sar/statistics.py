@@ -11,13 +11,18 @@ number of replicates and the result does not depend on how they are chunked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
+from xr_spde.solvers.card import array_module, check
 
 Array = NDArray[np.float64]
+
+_SUMS = 13 * 5 + 14
+"""Maps of the size of the grid that sums over replicates with gaps take, and one replicate."""
 
 #: Half plane of the 5 x 5 neighbourhood, (rows, columns): the other half follows by symmetry.
 OFFSETS: tuple[tuple[int, int], ...] = (
@@ -59,7 +64,9 @@ class LagStatistics:
     dilation: int = 1
 
 
-def shifted(field: Array, offset: tuple[int, int], *, periodic: bool, fill: float = 0.0) -> Array:
+def shifted(
+    field: Array, offset: tuple[int, int], *, periodic: bool, fill: float = 0.0, xp: Any = np
+) -> Array:
     """Values at s + offset, laid out at s; `fill` where s + offset lies outside.
 
     Parameters
@@ -72,6 +79,8 @@ def shifted(field: Array, offset: tuple[int, int], *, periodic: bool, fill: floa
         Whether columns wrap around.
     fill : float, optional
         Value beyond the edge.
+    xp : module, default numpy
+        numpy or cupy, wherever the field is.
 
     Returns
     -------
@@ -79,8 +88,8 @@ def shifted(field: Array, offset: tuple[int, int], *, periodic: bool, fill: floa
     """
     rows, columns = offset
     ny, nx = field.shape[-2:]
-    out = np.full_like(field, fill)
-    source = np.roll(field, -columns, axis=-1) if periodic and columns else field
+    out: Array = xp.full_like(field, fill)
+    source = xp.roll(field, -columns, axis=-1) if periodic and columns else field
     left, right = (0, nx) if periodic else (max(-columns, 0), nx - max(columns, 0))
     low, high = max(-rows, 0), ny - max(rows, 0)
     if low < high and left < right:
@@ -89,6 +98,11 @@ def shifted(field: Array, offset: tuple[int, int], *, periodic: bool, fill: floa
             ..., low + rows : high + rows, left + shift : right + shift
         ]
     return out
+
+
+def card_bytes(shape: tuple[int, int]) -> int:
+    """Memory that the sums of one spacing take on a card, with their covariances at the end."""
+    return 8 * (_SUMS + 2 * len(OFFSETS)) * shape[0] * shape[1]
 
 
 class LagSums:
@@ -103,22 +117,42 @@ class LagSums:
     dilation : int, optional
         Cells between neighbours: 2 looks at every second row and column around each cell, which
         is the stencil of a grid half as fine, from all its shifted copies.
+    device : {"cpu", "cuda"}
+        Where the sums are; a replicate goes to a card once, and nothing comes back but whether it
+        has gaps.
 
     Attributes
     ----------
     count : int
         Replicates seen.
+
+    Raises
+    ------
+    MemoryGuardError
+        If the sums would not fit on the card.
     """
 
-    def __init__(self, shape: tuple[int, int], *, periodic: bool, dilation: int = 1) -> None:
+    def __init__(
+        self, shape: tuple[int, int], *, periodic: bool, dilation: int = 1, device: str = "cpu"
+    ) -> None:
         self.periodic, self.dilation, self.count = periodic, dilation, 0
+        # a name, not the module: sums are copied and sent
+        self._device = device
+        xp = self._xp
+        if device != "cpu":
+            check(
+                xp,
+                card_bytes(shape),
+                what=f"lag products of a grid of {shape[0]} x {shape[1]} cells",
+                remedy="Coarsen the fields, or select a region.",
+            )
         # the first value of a cell is subtracted from all, so that a large mean cancels nothing
-        self._shift: Array = np.zeros(shape)
-        self._total, self._seen = np.zeros(shape), np.zeros(shape)
-        self._complete, self._complete_total = 0, np.zeros(shape)
-        self._products = np.zeros((len(OFFSETS), *shape))
+        self._shift: Array = xp.zeros(shape)
+        self._total, self._seen = xp.zeros(shape), xp.zeros(shape)
+        self._complete, self._complete_total = 0, xp.zeros(shape)
+        self._products = xp.zeros((len(OFFSETS), *shape))
         # y(s), y(s + h), 1 and both squares summed over the pairs of replicates with gaps
-        self._near = self._far = self._pairs = self._squares = np.zeros((len(OFFSETS), 1, 1))
+        self._near = self._far = self._pairs = self._squares = xp.zeros((len(OFFSETS), 1, 1))
 
     def add(self, replicate: Array) -> None:
         """Add one replicate.
@@ -133,14 +167,14 @@ class LagSums:
         ParameterError
             If a value is infinite.
         """
-        values = np.asarray(replicate, dtype=np.float64)
-        valid = np.isfinite(values)
+        xp, values = self._xp, self.moved(replicate)
+        valid = xp.isfinite(values)
         whole = bool(valid.all())
         if not whole:
-            _refuse_infinite(values, self.count)
+            _refuse_infinite(values, self.count, xp)
         if not self._seen.all():
-            self._shift = np.where(valid & (self._seen == 0), values, self._shift)
-        y = np.where(valid, values - self._shift, 0.0)
+            self._shift = xp.where(valid & (self._seen == 0), values, self._shift)
+        y = xp.where(valid, values - self._shift, 0.0)
         present = valid.astype(np.float64)
         self._total += y
         self._seen += present
@@ -149,12 +183,12 @@ class LagSums:
             self._complete_total += y
         elif self._pairs.shape != self._products.shape:
             shape = self._products.shape
-            self._near, self._far, self._pairs, self._squares = (np.zeros(shape) for _ in range(4))
+            self._near, self._far, self._pairs, self._squares = (xp.zeros(shape) for _ in range(4))
         for k, offset in enumerate(self._offsets):
-            other = shifted(y, offset, periodic=self.periodic)
+            other = shifted(y, offset, periodic=self.periodic, xp=xp)
             self._products[k] += y * other
             if not whole:
-                there = shifted(present, offset, periodic=self.periodic)
+                there = shifted(present, offset, periodic=self.periodic, xp=xp)
                 self._near[k] += y * there
                 self._far[k] += other * present
                 self._pairs[k] += present * there
@@ -178,7 +212,8 @@ class LagSums:
         -------
         LagStatistics
         """
-        covariance, pairs = np.empty_like(self._products), np.empty_like(self._products)
+        xp = self._xp
+        covariance, pairs = xp.empty_like(self._products), xp.empty_like(self._products)
         gaps = self._complete < self.count
         with np.errstate(invalid="ignore", divide="ignore"):
             for k, offset in enumerate(self._offsets):  # one by one: few maps at a time
@@ -192,14 +227,27 @@ class LagSums:
                     covariance[k] = (self._products[k] - near * far / pairs[k]) / (pairs[k] - 1.0)
             mean = self._shift + self._total / self._seen
         covariance[pairs < 1 + centred] = np.nan
-        return LagStatistics(
-            covariance, pairs, mean, covariance[0].copy(), self._seen, self.count, self.dilation
-        )
+        maps = (covariance, pairs, mean, covariance[0].copy(), self._seen)
+        if xp is not np:
+            maps = tuple(one.get() for one in maps)
+        return LagStatistics(*maps, self.count, self.dilation)
+
+    @property
+    def _xp(self) -> Any:
+        return array_module(self._device)
+
+    def moved(self, replicate: Any) -> Any:
+        """Return a replicate in float64 where the sums are; one that is there stays as it is."""
+        if self._device == "cpu" or isinstance(replicate, np.ndarray):
+            host = np.asarray(replicate, dtype=np.float64)
+            return host if self._device == "cpu" else self._xp.asarray(np.ascontiguousarray(host))
+        return replicate
 
     def _pair_sums(self, k: int, offset: tuple[int, int]) -> tuple[Array, Array, Array]:
         """Numbers of pairs and their one-sided sums, whole replicates included."""
-        there = shifted(np.ones_like(self._total), offset, periodic=self.periodic)
-        far = shifted(self._complete_total, offset, periodic=self.periodic)
+        xp = self._xp
+        there = shifted(xp.ones_like(self._total), offset, periodic=self.periodic, xp=xp)
+        far = shifted(self._complete_total, offset, periodic=self.periodic, xp=xp)
         whole = (self._complete * there, self._complete_total * there, far)
         if self._pairs.shape != self._products.shape:
             return whole
@@ -209,26 +257,31 @@ class LagSums:
         self, k: int, offset: tuple[int, int], variance: Array, pairs: Array, total: Array
     ) -> Array:
         """Half the variances of both ends minus half that of the difference over the pairs."""
+        xp = self._xp
         complete = self._products[0] - 0.5 * self._squares[0]
-        other = shifted(complete, offset, periodic=self.periodic)
+        other = shifted(complete, offset, periodic=self.periodic, xp=xp)
         square = complete + other + self._squares[k] - 2.0 * self._products[k]
         spread = (square - total**2 / pairs) / (pairs - 1.0)
-        far = shifted(variance, offset, periodic=self.periodic)
-        return np.asarray(0.5 * (variance + far - spread))
+        far = shifted(variance, offset, periodic=self.periodic, xp=xp)
+        found: Array = 0.5 * (variance + far - spread)
+        return found
 
     def _uncentred(
         self, k: int, offset: tuple[int, int], pairs: Array, near: Array, far: Array
     ) -> Array:
         """Mean products of the values themselves, undoing the shift by first values."""
-        other = shifted(self._shift, offset, periodic=self.periodic)
+        xp = self._xp
+        other = shifted(self._shift, offset, periodic=self.periodic, xp=xp)
         raw = self._products[k] + self._shift * far + other * near
-        return np.asarray(raw / pairs + self._shift * other)
+        found: Array = raw / pairs + self._shift * other
+        return found
 
 
-def _refuse_infinite(values: Array, number: int) -> None:
+def _refuse_infinite(values: Array, number: int, xp: Any) -> None:
     """Raise if a value is infinite."""
-    infinite = np.isinf(values)
+    infinite = xp.isinf(values)
     if infinite.any():
+        infinite = infinite if xp is np else infinite.get()
         row, column = (int(i) for i in np.argwhere(infinite)[0])
         raise ParameterError(
             f"replicate {number} has {int(infinite.sum())} infinite values (the first in row {row},"

@@ -164,7 +164,7 @@ def _cholmod(matrix: sp.csc_array, shape: Shape, boundary: str, dtype: DType, xp
 
 
 def _multigrid(matrix: Any, shape: Shape, boundary: str, dtype: DType, xp: Any) -> Factor:
-    return multigrid.MultigridFactor(matrix, shape=shape, boundary=boundary, dtype=dtype)
+    return multigrid.MultigridFactor(matrix, shape=shape, boundary=boundary, dtype=dtype, xp=xp)
 
 
 SOLVERS: Mapping[str, Solver] = {
@@ -177,10 +177,11 @@ SOLVERS: Mapping[str, Solver] = {
     ),
     "multigrid": Solver(
         memory=lambda shape, boundary, dtype, host: multigrid.predict_bytes(
-            shape, boundary=boundary
+            shape, boundary=boundary, host=host
         ),
         width=lambda n, dtype, host: 1,
         build=_multigrid,
+        devices=("cpu", "cuda"),
         dtypes=("float64", "float32"),
         stencil=True,
     ),
@@ -236,8 +237,8 @@ def choose(
     """Choose a solver and a device from the shape of the grid alone.
 
     ``"auto"`` takes the direct solver by dissection where its predicted memory fits, since it is
-    faster by far for several right-hand sides: on a graphics card where the option ``device``
-    allows it, else on the processor. Beyond that it takes multigrid.
+    faster by far for several right-hand sides, and beyond that multigrid: on a graphics card where
+    the option ``device`` allows it and one of the two fits, else on the processor.
 
     Parameters
     ----------

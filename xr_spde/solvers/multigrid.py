@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import types
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, SolverError, unknown
-from xr_spde._core.memory import check_memory
+from xr_spde.solvers import card
 from xr_spde.solvers.grid_cut import PERIODIC, grid
 from xr_spde.solvers.grid_memory import predict
 from xr_spde.solvers.multigrid_cycle import Hierarchy
@@ -56,7 +57,12 @@ class Convergence:
 
 
 def predict_bytes(
-    shape: tuple[int, int], *, boundary: str, transposed: bool = False, coarsest: int = COARSEST
+    shape: tuple[int, int],
+    *,
+    boundary: str,
+    transposed: bool = False,
+    coarsest: int = COARSEST,
+    host: bool = True,
 ) -> int:
     """Peak memory of setting up the solver and of one solution, weights included.
 
@@ -70,6 +76,9 @@ def predict_bytes(
         Whether systems with the transposed matrix are solved as well.
     coarsest : int
         As in :class:`MultigridFactor`.
+    host : bool, default True
+        Whether it is on the processor. On a card lines take more, and products are whole arrays;
+        what is set up is set up on the host, where it takes as much as there.
 
     Returns
     -------
@@ -79,12 +88,13 @@ def predict_bytes(
     n = shape[0] * shape[1]
     ny, nx, kept, extra = *shape, 0, 0
     while ny * nx > coarsest:
-        kept += 4 * (15 + sum(PERIODIC[boundary])) * ny * nx
+        kept += 4 * (9 + (6 if host else 10) + sum(PERIODIC[boundary])) * ny * nx
         extra += 4 * (ny + 2) * (nx + 4) + (0 if ny * nx == n else 28 * ny * nx)
         ny, nx = (ny + 1) // 2, (nx + 1) // 2
-    direct = predict(grid((ny, nx), boundary=boundary), symmetric=False, dtype=np.float64)
+    made = grid((ny, nx), boundary=boundary)
+    direct = predict(made, symmetric=False, dtype=np.float64, host=host)
     hierarchy = kept + direct.factor + direct.index
-    solving = extra + 4 * n * (2 * _STEPS + 3) + 16 * n
+    solving = extra + 4 * n * (2 * _STEPS + 3) + (16 if host else 56) * n
     weights = 72 * n
     if boundary == "paper":
         weights *= 2
@@ -95,12 +105,16 @@ def predict_bytes(
     return weights + hierarchy + max(building, solving)
 
 
-def _guard(shape: tuple[int, int], boundary: str, coarsest: int, *, given: int = 0) -> None:
+def _guard(
+    shape: tuple[int, int], boundary: str, coarsest: int, *, given: int = 0, xp: Any = np
+) -> None:
     """Refuse a grid that would not fit in memory, `given` bytes of weights being there already."""
     if boundary not in PERIODIC:
         raise unknown("boundary", boundary, PERIODIC)
-    check_memory(
-        predict_bytes(shape, boundary=boundary, coarsest=coarsest) - given,
+    host = xp is np
+    card.check(
+        xp,
+        predict_bytes(shape, boundary=boundary, coarsest=coarsest, host=host) - given * host,
         what=f"the multigrid solver of a grid of {shape[0]} x {shape[1]} nodes (buffer included)",
         remedy="Use a coarser or smaller grid or a smaller buffer.",
     )
@@ -141,6 +155,9 @@ class MultigridFactor:
         Most cycles for one right-hand side.
     coarsest : int, optional
         Most nodes of the coarsest grid.
+    xp : module, default numpy
+        numpy, or cupy: grids and iteration are on the card then, set up on the host. Only the
+        small system of the Krylov method and norms come back.
 
     Attributes
     ----------
@@ -169,6 +186,7 @@ class MultigridFactor:
         tol: float | None = None,
         max_iterations: int = 200,
         coarsest: int = COARSEST,
+        xp: types.ModuleType = np,
     ) -> None:
         self.dtype = np.dtype(dtype)
         if self.dtype not in TOLERANCE:
@@ -183,13 +201,14 @@ class MultigridFactor:
         if sp.issparse(matrix):
             if shape is None:
                 raise ParameterError("shape was not given; expected (ny, nx) with a sparse matrix")
-            _guard(shape, boundary, coarsest)
+            _guard(shape, boundary, coarsest, xp=xp)
             matrix = from_matrix(matrix, shape, boundary)
         weights, periodic = checked(matrix, boundary)
         self.shape = (int(weights.shape[1]), int(weights.shape[2]))
         if shape is not None and tuple(shape) != self.shape:
             raise ParameterError(f"shape is {shape}, that of the weights {self.shape}")
-        _guard(self.shape, boundary, coarsest, given=weights.nbytes)
+        _guard(self.shape, boundary, coarsest, given=weights.nbytes, xp=xp)
+        self._xp: Any = xp
         self.convergence: tuple[Convergence, ...] = ()
         self._boundary, self._lock = boundary, threading.Lock()
         self._max_iterations, self._coarsest = max_iterations, coarsest
@@ -197,9 +216,18 @@ class MultigridFactor:
         self._backward: tuple[Operator, Hierarchy] | None = None
 
     def _prepare(self, weights: Float, periodic: tuple[bool, bool]) -> tuple[Operator, Hierarchy]:
-        with single_blas_thread():
-            hierarchy = Hierarchy(weights, periodic, np.float32, self._coarsest)
-        return Operator(weights, periodic), hierarchy
+        xp = self._xp
+        needed = self._predicted if xp is not np else 0
+        with single_blas_thread(), card.exhausted(xp, "setting up multigrid", needed):
+            hierarchy = Hierarchy(weights, periodic, np.float32, self._coarsest, xp)
+            return Operator(weights, periodic, xp), hierarchy
+
+    @property
+    def _predicted(self) -> int:
+        host = self._xp is np
+        return predict_bytes(
+            self.shape, boundary=self._boundary, coarsest=self._coarsest, host=host
+        )
 
     @property
     def n(self) -> int:
@@ -217,18 +245,19 @@ class MultigridFactor:
         held = [self._forward] + ([] if self._backward is None else [self._backward])
         return sum(operator.weights.nbytes + grids.nbytes for operator, grids in held)
 
-    def solve(self, b: ArrayLike) -> Array:
+    def solve(self, b: Any) -> Any:
         """Solution of ``B x = b``.
 
         Parameters
         ----------
-        b : ndarray (n,) or (n, K)
-            Right-hand sides.
+        b : array (n,) or (n, K)
+            Right-hand sides, of `xp` or of numpy. Those of numpy go to a card in one piece, and so
+            do the solutions back.
 
         Returns
         -------
-        ndarray, shape of b
-            Column-contiguous.
+        array, shape of b
+            Where b lives; column-contiguous.
 
         Raises
         ------
@@ -239,7 +268,7 @@ class MultigridFactor:
         """
         return self._solve(b, *self._forward)
 
-    def solve_transposed(self, b: ArrayLike) -> Array:
+    def solve_transposed(self, b: Any) -> Any:
         """Solution of ``B' x = b``; as :meth:`solve`.
 
         The first call sets up and keeps the grids of the transposed matrix: as much memory again.
@@ -247,43 +276,59 @@ class MultigridFactor:
         with self._lock:
             if self._backward is None:
                 operator, _ = self._forward
-                _guard(self.shape, self._boundary, self._coarsest)
-                weights = transpose(operator.weights, operator.periodic)
+                _guard(self.shape, self._boundary, self._coarsest, xp=self._xp)
+                weights = operator.weights
+                weights = weights if self._xp is np else weights.get()
+                weights = transpose(weights, operator.periodic)
                 self._backward = self._prepare(weights, operator.periodic)
         return self._solve(b, *self._backward)
 
-    def _solve(self, b: ArrayLike, operator: Operator, grids: Hierarchy) -> Array:
-        rhs = np.asarray(b)
+    def _solve(self, b: Any, operator: Operator, grids: Hierarchy) -> Any:
+        xp = self._xp
+        away = xp is not np and isinstance(b, np.ndarray)
+        rhs = b if away else xp.asarray(b)
         if rhs.ndim not in (1, 2) or rhs.shape[0] != self.n:
             raise ParameterError(f"right-hand side has shape {rhs.shape}; expected ({self.n}, K)")
-        columns = rhs.reshape(self.n, -1)
-        out = np.empty(columns.shape, dtype=self.dtype, order="F")
+        count = 1 if rhs.ndim == 1 else rhs.shape[1]
+        what = f"solving for {count} right-hand sides at once"
+        # those that are given, and the solutions
+        each, fixed = 2 * 8 * self.n, self._predicted if xp is not np else 0
+        with single_blas_thread(), card.exhausted(xp, what, fixed, count=count, each=each):
+            there = card.to_card(xp, rhs, np.dtype(np.float64)) if away else rhs
+            out = self._columns(there.reshape(self.n, -1), operator, grids)
+            out = out.reshape(rhs.shape, order="F")
+            return card.to_host(out) if away else out
+
+    def _columns(self, columns: Array, operator: Operator, grids: Hierarchy) -> Array:
+        """Solve for one column (n, K) after the other."""
+        xp = self._xp
+        out: Array = xp.empty(columns.shape, dtype=self.dtype, order="F")
         work = [level.padded() for level in grids.levels]
         reports = []
-        with single_blas_thread():
-            for place in range(columns.shape[1]):
-                column = np.ascontiguousarray(columns[:, place], dtype=np.float64)
-                found, report = self._column(column.reshape(self.shape), operator, grids, work)
-                out[:, place] = found.ravel()
-                reports.append(report)
-                LOGGER.info(
-                    "multigrid, %d x %d: column %d took %d cycles to a relative residual of %.1e",
-                    *(*self.shape, place, report.iterations, report.residual),
-                )
+        for place in range(columns.shape[1]):
+            column = xp.ascontiguousarray(columns[:, place], dtype=np.float64)
+            found, report = self._column(column.reshape(self.shape), operator, grids, work)
+            out[:, place] = found.ravel()
+            reports.append(report)
+            LOGGER.info(
+                "multigrid, %d x %d: column %d took %d cycles to a relative residual of %.1e",
+                *(*self.shape, place, report.iterations, report.residual),
+            )
         self.convergence = tuple(reports)
-        return out.reshape(rhs.shape, order="F")
+        return out
 
     def _column(
         self, b: Float, operator: Operator, grids: Hierarchy, work: list[Planes]
     ) -> tuple[Float, Convergence]:
         """Solve for one right-hand side (ny, nx)."""
-        x = np.zeros(self.shape)
-        size = math.sqrt(sum(float(row @ row) for row in b))
+        xp = self._xp
+        x = xp.zeros(self.shape)
+        size = math.sqrt(_square(b, xp))
         if not math.isfinite(size):
             raise ParameterError("right-hand side holds NaN, infinite or huge values")
         if size == 0.0:
             return x, Convergence(0, 0.0)
-        flat, count, left = np.empty(self.n, np.float32), 0, 1.0
+        flat, count, left = xp.empty(self.n, np.float32), 0, 1.0
         operator.residual(b, x, size, flat)
 
         def cycle(vector: Array) -> Array:
@@ -292,7 +337,7 @@ class MultigridFactor:
         while left > self.tol:
             steps = min(_STEPS, self._max_iterations - count)
             target = max(_DROP, _SAFETY * self.tol / left)
-            parts = gmres(flat, left, cycle, operator.apply, target=target, steps=steps)
+            parts = gmres(flat, left, cycle, operator.apply, target=target, steps=steps, xp=xp)
             for factor, part in parts:
                 for p, plane in enumerate(plane_views(part, self.shape)):
                     x[:, p::2] += (factor * size) * plane
@@ -324,3 +369,10 @@ class MultigridFactor:
             "multigrid gives solutions, not the diagonal of (B'B)^-1; expected variances from "
             'draws, or solver="dissection" on a smaller grid'
         )
+
+
+def _square(b: Float, xp: Any) -> float:
+    """Sum of squares (ny, nx)."""
+    if xp is not np:
+        return float(xp.vdot(b, b))
+    return sum(float(row @ row) for row in b)

@@ -27,8 +27,10 @@ CHUNK = 2**16
 _ENOUGH = 0.1
 
 
-def dot(a: Array, b: Array) -> float:
+def dot(a: Array, b: Array, xp: Any = np) -> float:
     """Inner product of long vectors: chunks in their precision, their sum in double."""
+    if xp is not np:
+        return float(xp.sum(a * b, dtype=np.float64))
     return float(sum(float(a[s : s + CHUNK] @ b[s : s + CHUNK]) for s in range(0, a.size, CHUNK)))
 
 
@@ -50,6 +52,8 @@ class Hierarchy:
         Of the cycle; coarse operators are formed, and the coarsest is solved, in float64.
     coarsest : int
         Most nodes of the coarsest grid.
+    xp : module, default numpy
+        numpy or cupy.
 
     References
     ----------
@@ -57,16 +61,21 @@ class Hierarchy:
     Appl. 15.
     """
 
-    def __init__(self, weights: Float, periodic: Periodic, dtype: Any, coarsest: int) -> None:
+    def __init__(
+        self, weights: Float, periodic: Periodic, dtype: Any, coarsest: int, xp: Any = np
+    ) -> None:
         self.levels: list[Level] = []
+        self._xp = xp
         self.shape = weights.shape[1], weights.shape[2]
         self.dtype = np.dtype(dtype)
         while weights[0].size > coarsest:
-            self.levels.append(Level(weights, periodic, dtype))
+            self.levels.append(Level(weights, periodic, dtype, xp))
             weights = coarsen(weights, periodic)
         boundary = "torus" if periodic[0] else "cylinder" if periodic[1] else "plane"
         shape = weights.shape[1], weights.shape[2]
-        self.direct = GridFactor(to_matrix(weights, periodic), shape=shape, boundary=boundary)
+        self.direct = GridFactor(
+            to_matrix(weights, periodic), shape=shape, boundary=boundary, xp=xp
+        )
 
     @property
     def nbytes(self) -> int:
@@ -89,14 +98,16 @@ class Hierarchy:
             Plane by plane, a new array.
         """
         if not self.levels:
-            return split(self._coarsest(join(plane_views(flat, self.shape))))
+            return split(self._coarsest(join(plane_views(flat, self.shape), self._xp)), self._xp)
         self._cycle(0, flat, work)
-        return np.concatenate([plane.ravel() for plane in inner(work[0])])
+        whole: Array = self._xp.concatenate([plane.ravel() for plane in inner(work[0])])
+        return whole
 
     def _coarsest(self, rhs: Array) -> Array:
         """Solution (my, mx) on the coarsest grid."""
         solved = self.direct.solve(rhs.ravel().astype(np.float64))
-        return np.asarray(solved.reshape(rhs.shape), dtype=self.dtype)
+        found: Array = solved.reshape(rhs.shape).astype(self.dtype)
+        return found
 
     def _cycle(self, depth: int, flat: Array, x: list[Planes]) -> None:
         """Write an approximate solution for one right-hand side (n,) to ``x[depth]``."""
@@ -106,35 +117,35 @@ class Hierarchy:
         if depth + 1 == len(self.levels):
             field = self._coarsest(coarse)
         else:
-            self._two_steps(depth + 1, split(coarse), x)
-            field = join(inner(x[depth + 1]))
-        level.correct(x[depth], extended(field, level.periodic))
+            self._two_steps(depth + 1, split(coarse, self._xp), x)
+            field = join(inner(x[depth + 1]), self._xp)
+        level.correct(x[depth], extended(field, level.periodic, self._xp))
         level.smooth_rows(x[depth], planes)
 
     def _two_steps(self, depth: int, r: Array, x: list[Planes]) -> None:
         """Write the best combination of one or two cycles to ``x[depth]``; overwrites r."""
-        level = self.levels[depth]
-        size = dot(r, r)
+        level, xp = self.levels[depth], self._xp
+        size = dot(r, r, xp)
         self._cycle(depth, r, x)
-        first = np.empty_like(r)
+        first = xp.empty_like(r)
         level.apply(x[depth], first)
-        square = dot(first, first)
+        square = dot(first, first, xp)
         if not square > 0.0:
             return
-        length = dot(first, r) / square
+        length = dot(first, r, xp) / square
         r -= self.dtype.type(length) * first
-        if dot(r, r) <= _ENOUGH**2 * size:
+        if dot(r, r, xp) <= _ENOUGH**2 * size:
             for plane in x[depth]:
                 plane *= self.dtype.type(length)
             return
         kept = [plane.copy() for plane in x[depth]]
         self._cycle(depth, r, x)
-        second = np.empty_like(r)
+        second = xp.empty_like(r)
         level.apply(x[depth], second)
-        shared = dot(first, second) / square
+        shared = dot(first, second, xp) / square
         second -= self.dtype.type(shared) * first
-        square = dot(second, second)
-        along = dot(second, r) / square if square > 0.0 else 0.0
+        square = dot(second, second, xp)
+        along = dot(second, r, xp) / square if square > 0.0 else 0.0
         for plane, before in zip(x[depth], kept, strict=True):
             plane *= self.dtype.type(along)
             before *= self.dtype.type(length - along * shared)

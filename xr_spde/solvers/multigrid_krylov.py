@@ -27,17 +27,19 @@ class Operator:
         Of the matrix; kept without a copy.
     periodic : tuple of bool
         Whether y and x are periodic.
+    xp : module, default numpy
+        numpy, or cupy: the weights go to the card then.
     """
 
-    def __init__(self, weights: Float, periodic: Periodic) -> None:
-        self.weights, self.periodic = weights, periodic
+    def __init__(self, weights: Float, periodic: Periodic, xp: Any = np) -> None:
+        self.weights, self.periodic, self._xp = xp.asarray(weights), periodic, xp
         self.shape = ny, nx = weights.shape[1], weights.shape[2]
-        self._step = max(1, min(ny, _STRIP_NODES // nx))
+        self._step = max(1, min(ny, _STRIP_NODES // nx)) if xp is np else ny
 
     def _strips(self, put: Callable[[Float, slice], None]) -> Iterator[tuple[slice, Float]]:
         """Rows, and the nodes in and around them, which `put` writes."""
         ny, nx = self.shape
-        buffer = np.zeros((self._step + 2, nx + 2))
+        buffer = self._xp.zeros((self._step + 2, nx + 2))
         for start in range(0, ny, self._step):
             stop = min(start + self._step, ny)
             near = buffer[: stop - start + 2]
@@ -53,11 +55,12 @@ class Operator:
 
     def _product(self, rows: slice, near: Float) -> Float:
         """Product for some rows (len, nx) from the nodes in and around them."""
-        height, nx = rows.stop - rows.start, self.shape[1]
-        out, term = np.zeros((height, nx)), np.empty((height, nx))
-        for weight, (dj, di) in zip(self.weights, OFFSETS, strict=True):
+        height, nx, xp = rows.stop - rows.start, self.shape[1], self._xp
+        out: Float = xp.zeros((height, nx))
+        term = xp.empty((height, nx))
+        for k, (dj, di) in enumerate(OFFSETS):
             shifted = near[1 + dj : 1 + dj + height, 1 + di : 1 + di + nx]
-            np.multiply(weight[rows], shifted, out=term)
+            xp.multiply(self.weights[k][rows], shifted, out=term)
             out += term
         return out
 
@@ -99,16 +102,17 @@ class Operator:
 
         for rows, near in self._strips(put):
             left = (b[rows] - self._product(rows, near)) / scale
-            total += float(np.vdot(left, left))
+            total += float(self._xp.vdot(left, left))
             for p, plane in enumerate(out):
                 plane[rows] = left[:, p::2]
         return float(np.sqrt(total))
 
 
-def _subtract(y: Single, factor: float, x: Single) -> None:
-    """Take ``factor * x`` from y without an array of that length."""
-    for start in range(0, y.size, CHUNK):
-        part = slice(start, start + CHUNK)
+def _subtract(y: Single, factor: float, x: Single, xp: Any) -> None:
+    """Take ``factor * x`` from y, on the host without an array of that length."""
+    step = CHUNK if xp is np else y.size
+    for start in range(0, y.size, step):
+        part = slice(start, start + step)
         y[part] -= np.float32(factor) * x[part]
 
 
@@ -120,6 +124,7 @@ def gmres(
     *,
     target: float,
     steps: int,
+    xp: Any = np,
 ) -> list[tuple[float, Single]]:
     """Flexible GMRES from zero, without restart.
 
@@ -137,6 +142,8 @@ def gmres(
         Norm of the residual, relative to `size`, at which to stop.
     steps : int
         Most steps.
+    xp : module, default numpy
+        numpy or cupy; the small system of the coefficients stays on the host.
 
     Returns
     -------
@@ -153,13 +160,13 @@ def gmres(
     right, turns = [size], list[tuple[float, float]]()
     for k in range(steps):
         found.append(cycle(basis[k]))
-        new = np.empty_like(residual)
+        new = xp.empty_like(residual)
         product(found[-1], new)
         column = np.empty(k + 2)
         for i, vector in enumerate(basis):
-            column[i] = dot(vector, new)
-            _subtract(new, column[i], vector)
-        column[-1] = norm = np.sqrt(dot(new, new))
+            column[i] = dot(vector, new, xp)
+            _subtract(new, column[i], vector, xp)
+        column[-1] = norm = np.sqrt(dot(new, new, xp))
         for i, (cos, sin) in enumerate(turns):
             column[i : i + 2] = (
                 cos * column[i] + sin * column[i + 1],

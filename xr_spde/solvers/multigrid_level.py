@@ -2,17 +2,19 @@
 
 Fields are kept as two planes, that of the even and that of the odd columns: lines of one colour
 and coarse columns are then contiguous. A plane has a rim of one node for what lies around it.
+Operators are formed on the host; arrays of the cycle live where the module of arrays puts them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_spde.solvers.multigrid_lines import Lines
+from xr_spde.solvers.multigrid_lines import CyclicLines, Lines
 from xr_spde.solvers.multigrid_stencil import OFFSETS, Float, Periodic
 
 Array = NDArray[Any]
@@ -32,17 +34,17 @@ def plane_views(flat: Array, shape: tuple[int, int]) -> Planes:
     return flat[: ny * even].reshape(ny, even), flat[ny * even :].reshape(ny, nx - even)
 
 
-def join(planes: Planes) -> Array:
+def join(planes: Planes, xp: Any = np) -> Array:
     """Field (ny, nx) of two planes, without rim."""
     even, odd = planes
-    field = np.empty((even.shape[0], even.shape[1] + odd.shape[1]), even.dtype)
+    field: Array = xp.empty((even.shape[0], even.shape[1] + odd.shape[1]), even.dtype)
     field[:, 0::2], field[:, 1::2] = even, odd
     return field
 
 
-def split(field: Array) -> Array:
+def split(field: Array, xp: Any = np) -> Array:
     """Vector (n,) of a field (ny, nx), plane by plane."""
-    flat = np.empty(field.size, field.dtype)
+    flat: Array = xp.empty(field.size, field.dtype)
     for p, plane in enumerate(plane_views(flat, (field.shape[0], field.shape[1]))):
         plane[...] = field[:, p::2]
     return flat
@@ -69,6 +71,8 @@ class Level:
         Whether y and x are periodic.
     dtype : dtype
         Of weights and fields.
+    xp : module, default numpy
+        numpy, or cupy: weights and fields are on the card then.
 
     References
     ----------
@@ -76,22 +80,24 @@ class Level:
     7.7 (Galerkin).
     """
 
-    def __init__(self, weights: Float, periodic: Periodic, dtype: Any) -> None:
-        self.periodic, self.dtype = periodic, np.dtype(dtype)
+    def __init__(self, weights: Float, periodic: Periodic, dtype: Any, xp: Any = np) -> None:
+        self.periodic, self.dtype, self._xp = periodic, np.dtype(dtype), xp
         self.shape: tuple[int, int] = (weights.shape[1], weights.shape[2])
         self.widths = (self.shape[1] + 1) // 2, self.shape[1] // 2
-        self.weights = tuple(weights[:, :, p::2].astype(dtype, order="C") for p in (0, 1))
-        self.columns = tuple(
-            Lines(part[7], part[4], part[1], ring=periodic[0]) for part in self.weights
-        )
+        parts = [weights[:, :, p::2].astype(dtype, order="C") for p in (0, 1)]
+        lines = Lines if xp is np else partial(CyclicLines, xp=xp)
+        self.columns = tuple(lines(part[7], part[4], part[1], ring=periodic[0]) for part in parts)
         self.rows = tuple(
-            Lines(
+            lines(
                 *(np.ascontiguousarray(weights[k, c::2].T, dtype=dtype) for k in (3, 4, 5)),
                 ring=periodic[1],
             )
             for c in (0, 1)
         )
-        self._step = max(1, _STRIP_BYTES // (self.widths[0] * self.dtype.itemsize))
+        self.weights = tuple(xp.asarray(part) for part in parts)
+        # strips of an even number of rows stay in a cache; on a card they only take launches
+        rows = _STRIP_BYTES // (self.widths[0] * self.dtype.itemsize) if xp is np else self.shape[0]
+        self._step = max(2, rows + rows % 2)
 
     @property
     def n(self) -> int:
@@ -107,7 +113,7 @@ class Level:
     def padded(self) -> Planes:
         """Return planes of zeros with their rim."""
         ny = self.shape[0]
-        even, odd = (np.zeros((ny + 2, width + 2), self.dtype) for width in self.widths)
+        even, odd = (self._xp.zeros((ny + 2, width + 2), self.dtype) for width in self.widths)
         return even, odd
 
     def planes(self, flat: Array) -> Planes:
@@ -135,14 +141,14 @@ class Level:
         self, p: int, x: Planes, rows: slice, out: Array, kinds: tuple[int, ...] = _ALL
     ) -> None:
         """Take the products of `kinds` of weights on plane p from `out` (rows, width)."""
-        product = np.empty_like(out)
+        product = self._xp.empty_like(out)
         for k in kinds:
             dj, di = OFFSETS[k]
             low = _FIRST[p][di + 1]
             near = x[(p + di) % 2][
                 rows.start + 1 + dj : rows.stop + 1 + dj : rows.step, low : low + self.widths[p]
             ]
-            np.multiply(self.weights[p][k][rows], near, out=product)
+            self._xp.multiply(self.weights[p][k][rows], near, out=product)
             out -= product
 
     def apply(self, x: Planes, flat: Array) -> None:
@@ -152,7 +158,7 @@ class Level:
             plane[...] = 0
             for rows in self._strips():
                 self._subtract(p, x, rows, plane[rows])
-            np.negative(plane, out=plane)
+            self._xp.negative(plane, out=plane)
 
     def smooth_columns(self, x: Planes, b: Planes) -> Array:
         """Overwrite x by one sweep over the columns from zero.
@@ -172,7 +178,7 @@ class Level:
             self._subtract(1, x, rows, odd[rows], _SIDES)
         self.columns[1].solve(odd)
         self.close(x)
-        residual = np.zeros_like(b[0])
+        residual: Array = self._xp.zeros_like(b[0])
         for rows in self._strips():
             self._subtract(0, x, rows, residual[rows], _SIDES)
         return residual
@@ -181,7 +187,7 @@ class Level:
         """Improve x by one sweep over the rows."""
         ny, nx = self.shape
         for colour in (1, 0):
-            lines = np.empty((nx, len(range(colour, ny, 2))), self.dtype)
+            lines = self._xp.empty((nx, len(range(colour, ny, 2))), self.dtype)
             self.close(x)
             for rows in self._strips(colour, 2):
                 across = slice(rows.start // 2, (rows.stop - colour + 1) // 2)
@@ -230,17 +236,17 @@ class Level:
         even, odd = inner(x)
         width = odd.shape[1]
         for start in range(0, self.shape[0], self._step):
-            for j in range(start, min(start + self._step, self.shape[0])):
-                row = coarse[j // 2]
-                if j % 2:
-                    row = 0.5 * (row + coarse[j // 2 + 1])
-                even[j] += row[:-1]
-                odd[j] += 0.5 * (row[:width] + row[1 : width + 1])
+            stop = min(start + self._step, self.shape[0])
+            on = coarse[start // 2 : (stop + 1) // 2]
+            between = coarse[start // 2 : stop // 2] + coarse[start // 2 + 1 : stop // 2 + 1]
+            for first, rows in ((start, on), (start + 1, 0.5 * between)):
+                even[first:stop:2] += rows[:, :-1]
+                odd[first:stop:2] += 0.5 * (rows[:, :width] + rows[:, 1 : width + 1])
 
 
-def extended(field: Array, periodic: Periodic) -> Array:
+def extended(field: Array, periodic: Periodic, xp: Any = np) -> Array:
     """Return a coarse field (my, mx) with what follows its last row and column, wrapped or zero."""
-    out = np.zeros((field.shape[0] + 1, field.shape[1] + 1), field.dtype)
+    out: Array = xp.zeros((field.shape[0] + 1, field.shape[1] + 1), field.dtype)
     out[:-1, :-1] = field
     if periodic[1]:
         out[:-1, -1] = field[:, 0]

@@ -1,4 +1,4 @@
-"""Tridiagonal systems along the lines of a grid, all lines at once."""
+"""Tridiagonal systems along the lines of a grid, all lines at once: on the host, and on a card."""
 
 from __future__ import annotations
 
@@ -35,13 +35,7 @@ class Lines:
 
     def __init__(self, lower: Array, diagonal: Array, upper: Array, *, ring: bool) -> None:
         ring = ring and lower.shape[0] > 2
-        pivot = np.maximum(diagonal, _DOMINANCE * (np.abs(lower) + np.abs(upper)))
-        first = pivot[0].copy()
-        if ring:
-            # the matrix is an open line plus (-first, 0, .., upper)' (1, 0, .., -lower / first)
-            self._last = -lower[0] / first
-            pivot[0] += first
-            pivot[-1] -= self._last * upper[-1]
+        pivot, first, self._last = _opened(lower, diagonal, upper, ring=ring)
         self._lower, self._upper = lower.copy(), upper.copy()
         self._scale = pivot
         for before, after, up, low in zip(
@@ -86,3 +80,111 @@ class Lines:
             around = x[0] + self._last * x[-1]
             for row, spike in zip(x, self._ring, strict=True):
                 row -= spike * around
+
+
+class CyclicLines:
+    """The same systems by cyclic reduction, for a card: few steps, each over all lines at once.
+
+    Every second node is eliminated, then every second of those left, and so on: about
+    ``2 log2(L)`` steps on whole arrays in place of ``2 L`` on single rows.
+
+    Parameters
+    ----------
+    lower, diagonal, upper : ndarray (L, m)
+        On the host, as for :class:`Lines`.
+    ring : bool
+        Whether the first and the last node of a line are neighbours.
+    xp : module, default numpy
+        cupy; the factors are on the card.
+
+    References
+    ----------
+    Hockney (1965), A fast direct solution of Poisson's equation using Fourier analysis, J. ACM 12;
+    Golub, van Loan (2013), section 4.5.4.
+    """
+
+    def __init__(
+        self, lower: Array, diagonal: Array, upper: Array, *, ring: bool, xp: Any = np
+    ) -> None:
+        ring = ring and lower.shape[0] > 2
+        pivot, first, last = _opened(lower, diagonal, upper, ring=ring)
+        low, up = lower.copy(), upper.copy()
+        low[:1] = up[-1:] = 0.0
+        self._steps: list[tuple[Array, ...]] = []
+        while pivot.shape[0] > 1:
+            reciprocal = 1.0 / pivot[0::2]
+            below, above = low[0::2] * reciprocal, up[0::2] * reciprocal
+            # of the nodes that stay: one always follows one that goes, the last may be the end
+            left, right = low[1::2], up[1::2]
+            count = reciprocal[1:].shape[0]
+            kept = pivot[1::2] - left * above[: left.shape[0]]
+            kept[:count] -= right[:count] * below[1:]
+            farther = np.zeros_like(right)
+            farther[:count] = -right[:count] * above[1:]
+            low = -left * below[: left.shape[0]]
+            factors = (
+                left * reciprocal[: left.shape[0]],
+                right[:count] * reciprocal[1:],
+                reciprocal,
+                below,
+                above,
+            )
+            self._steps.append(tuple(xp.asarray(np.ascontiguousarray(one)) for one in factors))
+            pivot, up = kept, farther
+        self._scale = xp.asarray(1.0 / pivot)
+        self._ring: Array | None = None
+        if ring:
+            spike = np.zeros_like(lower)
+            spike[0], spike[-1] = -first, upper[-1]
+            self._last, there = xp.asarray(last), xp.asarray(spike)
+            self._reduce(there)
+            self._ring = there / (1.0 + there[0] + self._last * there[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+        ring = 0 if self._ring is None else int(self._ring.nbytes)
+        return ring + sum(int(one.nbytes) for step in self._steps for one in step)
+
+    def _reduce(self, x: Array) -> None:
+        """Solve for open lines in place."""
+        views = [x]
+        for left, right, *_ in self._steps:
+            goes, stays = views[-1][0::2], views[-1][1::2]
+            count = right.shape[0]
+            stays -= left * goes[: stays.shape[0]]
+            stays[:count] -= right * goes[1:]
+            views.append(stays)
+        last = views[-1]
+        last *= self._scale
+        for view, (_, _, reciprocal, below, above) in zip(
+            views[-2::-1], self._steps[::-1], strict=True
+        ):
+            goes, stays = view[0::2], view[1::2]
+            goes *= reciprocal
+            goes[1:] -= below[1:] * stays[: goes.shape[0] - 1]
+            goes[: stays.shape[0]] -= above[: stays.shape[0]] * stays
+
+    def solve(self, x: Array) -> None:
+        """Overwrite right-hand sides (L, m) with the solutions."""
+        if not x.size:
+            return
+        self._reduce(x)
+        if self._ring is not None:
+            x -= self._ring * (x[0] + self._last * x[-1])
+
+
+def _opened(
+    lower: Array, diagonal: Array, upper: Array, *, ring: bool
+) -> tuple[Array, Array, Array]:
+    """Return the pivots of open lines, and what the ring adds as a matrix of rank one.
+
+    A ring is an open line plus ``(-first, 0, .., upper)' (1, 0, .., last)``.
+    """
+    pivot = np.maximum(diagonal, _DOMINANCE * (np.abs(lower) + np.abs(upper)))
+    first = pivot[0].copy()
+    last = -lower[0] / first
+    if ring:
+        pivot[0] += first
+        pivot[-1] -= last * upper[-1]
+    return pivot, first, last
