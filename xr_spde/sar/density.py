@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -206,8 +207,11 @@ class _Windows:
 
     def __init__(self, model: GaussianField, replicates: int) -> None:
         self._model, self._domain = model, Domain.of(model.weights(), model.boundary)
-        self._overlap = overlap_of(model.kappa2, model.rho)
-        self._tile = width_of_tiles(self._overlap, replicates)
+        self._overlap, self._replicates = overlap_of(model.kappa2, model.rho), replicates
+
+    @cached_property
+    def _tile(self) -> int:
+        return width_of_tiles(self._overlap, self._replicates)
 
     def density(
         self, inside: Mask, values: Float, factors: Float | None, noise: float, count: int
