@@ -217,8 +217,8 @@ class SpaceTimePosterior:
         worst = float(np.sqrt((rho / start).max()))
         raise SolverError(
             f"conjugate gradients leave {worst:.1e} after {self.max_iterations} iterations, "
-            f"expected {self.tol:.1e}; allow more max_iterations, a larger tol, or more memory "
-            "for longer blocks (xr_spde.set_options(memory_limit=...))"
+            f"expected {self.tol:.1e}; allow more max_iterations, a larger tol, or "
+            'solver="direct" where there is memory for it'
         )
 
     def _precondition(self, r: Float, single: bool) -> Float:

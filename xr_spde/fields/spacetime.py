@@ -65,7 +65,8 @@ class SpaceTime:
     alpha : {4, 2}
         Power, see :data:`ALPHAS`.
     initial : {"stationary", "rest"} or sparse matrix (n, n), default "stationary"
-        See :data:`INITIALS`; or the precision of the first state, which is then before `burn_in`.
+        See :data:`INITIALS`; or the precision of the first state, before any `burn_in`, which for
+        factors and draws couples nodes at most ``2 * reach`` apart.
     burn_in : int, default 0
         Steps in front of the window, with the parameters of its first one; they are unknowns too.
 
