@@ -88,6 +88,7 @@ RESULTS = {
     "gpu": "Graphics card",
     "climate": "Real data",
     "in_between": "The frame between two images",
+    "latent_model": "The latent model of two images",
     "climate_networks": "Networks on real data",
 }
 

@@ -7,25 +7,21 @@ version of the format, architecture, options, version of the package that wrote 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from xr_spde._core.errors import DataUnavailableError, ParameterError, SchemaError
-from xr_spde._core.version import __version__
+from xr_spde._core.errors import ParameterError, SchemaError
 from xr_spde.nets.registry import build_network
+from xr_spde.nets.tensor_file import read_tensors, write_tensors
 
 FORMAT_VERSION = 1
 """Version of the format that is written; older ones are read too."""
 
-_KEY = "xr_spde"
 _LISTED = 4
 
 
@@ -64,21 +60,10 @@ def save_weights(
         "format": FORMAT_VERSION,
         "architecture": module.architecture,
         "options": module.options,
-        "version": __version__,
         "card": dict(getattr(module, "card", {}) if card is None else card),
     }
-    try:
-        text = json.dumps(description, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"options or card cannot be written as JSON: {error}") from error
     tensors = {name: _stored(name, value, half) for name, value in module.state_dict().items()}
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        save_file(tensors, partial, metadata={_KEY: text})
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, tensors, description)
 
 
 def _stored(name: str, value: Tensor, half: bool) -> Tensor:
@@ -141,29 +126,7 @@ def load_weights(path: str | os.PathLike[str], *, device: str | torch.device = "
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read description and tensors of a file, floating ones in single precision."""
-    if not path.is_file():
-        raise DataUnavailableError(f"no file of weights at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise SchemaError(f"{path} is no safetensors file, or a damaged one: {error}") from error
-    if text is None:
-        raise SchemaError(f"{path}: safetensors, but not written by xr_spde; see nets.convert")
-    try:
-        description = json.loads(text)
-        version = description["format"]
-        kinds = {"architecture": str, "options": dict, "card": dict}
-        complete = all(isinstance(description[name], kind) for name, kind in kinds.items())
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise SchemaError(f"{path}: its description cannot be read ({error!r})") from error
-    if not (isinstance(version, int) and 1 <= version <= FORMAT_VERSION):
-        raise SchemaError(
-            f"{path}: format {version!r}, this xr_spde {__version__} reads up to {FORMAT_VERSION}; "
-            "a newer release may read it"
-        )
-    if not complete:
-        raise SchemaError(f"{path}: its description is incomplete: {text}")
+    kinds = {"architecture": str, "options": dict, "card": dict}
+    description, tensors = read_tensors(path, kinds, FORMAT_VERSION)
     wide = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
     return description, wide
