@@ -50,6 +50,8 @@ def test_small_cases_reach_their_middle(name, ratio, error):
     assert endpoint_error(motion, case) <= error
 
 
+# The aim for floe_rot is 0.42 and 0.9; seed 100 misses the first with 0.43: a steady velocity cannot
+# follow an edge that sweeps over ground at rest.
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 100, 200])
 @pytest.mark.parametrize(
@@ -149,6 +151,7 @@ def test_expected_blend_of_a_process_of_known_memory():
     assert found == pytest.approx(np.sqrt((1 - g) / (1 + g)), rel=0.05)
     assert found < rmse((first + second) / 2, middle)
     np.testing.assert_allclose(expected_blend(first, first, 0.3), first, atol=1e-4)
+    np.testing.assert_allclose(expected_blend(first, first + 2, 0.3), first + 0.6, atol=1e-4)
 
 
 def test_expected_frames_of_what_does_not_change_are_the_same(drifting, drift):

@@ -170,8 +170,9 @@ def expected_blend(
     from scipy.fft import dctn, idctn
 
     ny, nx = first.shape
-    mean = (first.mean() + second.mean()) / 2
-    a, b = (dctn(np.asarray(u - mean, dtype=np.float64), norm="ortho") for u in (first, second))
+    # the means are certain, and go from one to the other
+    mean = (1 - tau) * first.mean() + tau * second.mean()
+    a, b = (dctn(np.asarray(u - u.mean(), dtype=np.float64), norm="ortho") for u in (first, second))
     wave = np.hypot(np.arange(ny)[:, None] / ny, np.arange(nx) / nx)
     # the longest waves are too few to tell their coherence one by one
     band = np.rint(2 * np.log2(np.maximum(wave * max(ny, nx) / 8.0, 1.0))).astype(np.intp).ravel()

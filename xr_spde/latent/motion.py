@@ -177,13 +177,13 @@ def fit_motion(
     weight = 1.0 / (own if smoothness is None else smoothness)
     levels = shapes(pair.shape)
     cut = _last_within(levels, _RACE_CELLS)
-    found, scores = [], {}
+    found, marks = [], []
     for number, start in enumerate(starts):
         level, motion = _first_motion(pair, start, search, rim)
         found.append(_followed(pair, flat, motion, None, levels[min(level, cut) : cut + 1], weight))
         name = start if isinstance(start, str) else f"given {number}"
-        scores[name] = score(pair.coarser(levels[cut]), found[-1][0])
-    best = int(np.argmin(list(scores.values())))
+        marks.append((name, score(pair.coarser(levels[cut]), found[-1][0])))
+    best = int(np.argmin([mark for _, mark in marks]))
     wide, _ = _followed(pair, flat, *found[best], levels[cut + 1 :], weight)
     mismatch = score(pair, wide)
     velocity = wide[..., rim : rim + first.shape[1]].astype(first.dtype)
@@ -196,7 +196,7 @@ def fit_motion(
             stacklevel=2,
         )
     report = flow_report(velocity, 1.0, grid)
-    return Motion(velocity, grid, mismatch, scores, report, noise, beyond, kind)
+    return Motion(velocity, grid, mismatch, dict(marks), report, noise, beyond, kind)
 
 
 def _brightness(u0: NDArray[np.floating], u1: NDArray[np.floating]) -> str:
