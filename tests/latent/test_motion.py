@@ -50,8 +50,8 @@ def test_small_cases_reach_their_middle(name, ratio, error):
     assert endpoint_error(motion, case) <= error
 
 
-# The aim for floe_rot is 0.42 and 0.9; seed 100 misses the first with 0.43: a steady velocity cannot
-# follow an edge that sweeps over ground at rest.
+# The aim for floe_rot is 0.42 and 0.9. Seed 100 misses the first with 0.43: a steady velocity
+# cannot follow an edge that sweeps over ground at rest.
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 100, 200])
 @pytest.mark.parametrize(
