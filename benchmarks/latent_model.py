@@ -1,15 +1,18 @@
 """The latent model between two images: the guard case, what it adds to the classical motion.
 
-    OMP_NUM_THREADS=1 python benchmarks/latent_model.py [--seeds 100 200] [--networks 0 1] [--quick]
+    OMP_NUM_THREADS=1 python benchmarks/latent_model.py [--seeds 100 200] [--networks 0 1]
+        [--data DIR] [--quick]
 
-Cases of 128 x 128 whose middle is known (`xr_spde.latent.cases`). Texture seeds 100 and 200 are
-those of development: settings were chosen on 100.
+Cases of 128 x 128 and their central 64 x 64 cells, whose middle is known (`xr_spde.latent.cases`).
+Texture seeds 100 and 200 are those of development. What is measured is kept, and not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import _machine
@@ -82,38 +85,38 @@ def latent(
     }
 
 
-def main() -> None:
-    """Run every part in a process of its own and write the table."""
-    if _machine.answer({"classical": classical, "latent": latent}):
-        return
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 200], help="of textures")
-    parser.add_argument("--networks", type=int, nargs="+", default=[0, 1], help="network seeds")
-    parser.add_argument("--quick", action="store_true", help="one small crop, printed only")
-    options = parser.parse_args()
-    small = {"patch": 32, "iterations": 20} if options.quick else {}
-    n = 64 if options.quick else 128
-    runs: list[tuple[str, str, int, int, dict[str, Any]]] = [
-        ("lead_open", "latent", seed, network, small)
-        for seed in options.seeds
-        for network in options.networks
+def runs(seeds: list[int], networks: list[int]) -> list[tuple[str, dict[str, Any]]]:
+    """Label and arguments of every fit."""
+    lead = {"name": "lead_open", "n": 128, "settings": {}}
+    planned = [
+        ("latent", {**lead, "seed": seed, "network": network})
+        for network in networks
+        for seed in seeds
     ]
-    runs.append(("lead_open", "degenerate", options.seeds[0], 0, {**DEGENERATE, **small}))
-    runs.append(("lead_open", "four terms", options.seeds[0], 0, {**FOUR_TERMS, **small}))
-    runs.append(("swirl", "latent", options.seeds[0], 0, {"iterations": 200, **small}))
-    rows: list[list[Any]] = []
-    known: set[tuple[str, int]] = set()
-    for name, label, seed, network, settings in runs:
-        if (name, seed) not in known:
-            known.add((name, seed))
-            found = _machine.isolated(__file__, "classical", name=name, seed=seed, n=n)
-            rows.append([name, seed, "linear", None, found["linear"], *[None] * 7])
-            rows.append([name, seed, "classical", None, *map(found.get, FIGURES), None])
-        given = {"name": name, "seed": seed, "network": network, "n": n, "settings": settings}
-        found = _machine.isolated(__file__, "latent", **given)
-        rows.append([name, seed, label, network, *map(found.get, FIGURES), found["flags"]])
-        print(*rows[-1], flush=True)
-    header = ["case", "texture", "method", "network", "RMSE", "SSIM", "EPE"]
+    swirl = {"name": "swirl", "seed": seeds[0], "network": networks[0], "n": 128}
+    planned.insert(len(seeds), ("latent", {**swirl, "settings": {"iterations": 200}}))
+    small = {"patch": 32, "iterations": 120}
+    crop = {"name": "lead_open", "seed": seeds[0], "network": networks[0], "n": 64}
+    kinds = {"latent": {}, "degenerate": DEGENERATE, "four terms": FOUR_TERMS}
+    for label, changes in kinds.items():
+        planned.append((label, {**crop, "settings": {**small, **changes}}))
+    return planned
+
+
+def measured(store: Path, part: str, **given: Any) -> dict[str, Any]:
+    """Run a part, or take what an earlier run kept."""
+    key = json.dumps([part, given], sort_keys=True)
+    kept = json.loads(store.read_text()) if store.exists() else {}
+    if key not in kept:
+        kept[key] = _machine.isolated(__file__, part, **given)
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.write_text(json.dumps(kept, indent=1))
+    return dict(kept[key])
+
+
+def layout(rows: list[list[Any]], options: argparse.Namespace) -> None:
+    """Write the table of what is measured so far."""
+    header = ["case", "cells", "texture", "method", "network", "RMSE", "SSIM", "EPE"]
     header += ["one-sided", "end", "mean speed", "CPU s", "flags"]
     body = [
         _machine.machine("torch"),
@@ -122,12 +125,42 @@ def main() -> None:
         "correction that makes it exact. Classical: the motion from the images alone, with which "
         "the latent model starts. Degenerate: from rest, without residual networks and without "
         "consistency, lam_mag = 0.01; four terms: the loss of the source, with the classical "
-        "start. Flags are those of `diagnose()`. One thread; the machine was shared.",
+        "start. Flags are those of `diagnose()`. One thread; the machine was shared. Settings were "
+        "chosen on the crop of texture 100.",
         _machine.table(header, rows),
     ]
     command = "OMP_NUM_THREADS=1 python benchmarks/latent_model.py"
     title = "The latent model of two images"
     _machine.write("latent_model", title, command, "\n\n".join(body), keep=not options.quick)
+
+
+def main() -> None:
+    """Run every part in a process of its own; the table grows with each."""
+    if _machine.answer({"classical": classical, "latent": latent}):
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 200], help="of textures")
+    parser.add_argument("--networks", type=int, nargs="+", default=[0, 1], help="network seeds")
+    parser.add_argument("--data", default="benchmarks/.latent_model", help="where results are kept")
+    parser.add_argument("--quick", action="store_true", help="the crops, printed only")
+    options = parser.parse_args()
+    store = Path(options.data) / "results.json"
+    rows: list[list[Any]] = []
+    known: set[tuple[str, int, int]] = set()
+    for label, given in runs(options.seeds, options.networks):
+        name, seed, n = place = given["name"], given["seed"], given["n"]
+        if options.quick and n > 64:
+            continue
+        if place not in known:
+            known.add(place)
+            found = measured(store, "classical", name=name, seed=seed, n=n)
+            rows.append([name, n, seed, "linear", None, found["linear"], *[None] * 7])
+            rows.append([name, n, seed, "classical", None, *map(found.get, FIGURES), None])
+        found = measured(store, "latent", **given)
+        rows.append([name, n, seed, label, given["network"], *map(found.get, FIGURES)])
+        rows[-1].append(found["flags"])
+        rows.sort(key=lambda row: (row[0], -row[1], row[2]))
+        layout(rows, options)
 
 
 if __name__ == "__main__":

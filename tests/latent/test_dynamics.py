@@ -18,8 +18,11 @@ from xr_spde.errors import (  # noqa: E402
 from xr_spde.fields.cells import Cells  # noqa: E402
 from xr_spde.fields.characteristics import departure, nodes  # noqa: E402
 from xr_spde.latent.cases import make_case, texture  # noqa: E402
+from xr_spde.latent.compare import ssim  # noqa: E402
 from xr_spde.latent.dynamics import LatentDynamics  # noqa: E402
 from xr_spde.latent.fit import fit_latent_dynamics  # noqa: E402
+from xr_spde.latent.frames import frame_between  # noqa: E402
+from xr_spde.latent.motion import Motion  # noqa: E402
 
 TINY = {"width": 4, "depth": 2, "patch": 16, "batch": 2, "iterations": 6, "progress": False}
 SHIFT = np.stack([np.full((32, 40), 3.0), np.full((32, 40), -1.5)])
@@ -241,3 +244,29 @@ def test_the_degenerate_fit_is_flagged(crop):
     degenerate = {"lam_c": 0.0, "lam_h": 0.0, "lam_mag": 1e-2, "residual": False}
     found = fit_latent_dynamics(crop[0], initial="none", **degenerate, **SHORT).diagnose()
     assert {"motion", "latent"} <= set(found.flags), found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [100, 200])
+def test_leads_in_full(seed):
+    case = make_case("lead_open", seed=seed)
+    middle = case.frame(0.5)
+    model = fit_latent_dynamics(np.stack([case.u0, case.u1]), seed=0, progress=False)
+    frame = model.frame(0.5).image
+    assert rmse(frame, middle) <= 0.016
+    assert ssim(frame, middle, data_range=1.0) >= 0.99
+    assert endpoint_error(model, case.displacement) <= 0.5
+    assert model.diagnose().ok
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_large_motion_is_not_lost():
+    case = make_case("swirl", seed=100)
+    middle = case.frame(0.5)
+    frames = np.stack([case.u0, case.u1])
+    model = fit_latent_dynamics(frames, seed=0, iterations=200, progress=False)
+    start = Motion(model.classical, model.cells, mismatch=0.0)
+    classical = frame_between(*frames, start, 0.5).image
+    assert rmse(model.frame(0.5).image, middle) <= 1.1 * rmse(classical, middle)
