@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import numpy as np
 import xarray as xr
 
+from xr_spde.accessors.assim_figures import AssimFigures
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import DTypeLike
 
     from xr_spde._core.rng import Seed
@@ -27,100 +27,6 @@ __all__ = ["AssimDataArrayAccessor", "AssimDatasetAccessor", "AssimFigures"]
 Obj = TypeVar("Obj", xr.DataArray, xr.Dataset)
 
 
-class AssimFigures:
-    """Figures of analyses and scores: the namespace ``.assim.plot``."""
-
-    def __init__(self, obj: xr.Dataset) -> None:
-        self._obj = obj
-
-    def increments(
-        self,
-        *,
-        variable: str | None = None,
-        observations: bool = True,
-        axes: Sequence[Axes] | None = None,
-        figsize: tuple[float, float] | None = None,
-        x: str | None = None,
-        y: str | None = None,
-    ) -> Figure:
-        """Draw mean, increment and standard deviation of an analysis.
-
-        Parameters
-        ----------
-        variable : str, optional
-            Which of several variables; not needed where there is one.
-        observations : bool
-            Whether to mark them, on the increment.
-        axes : sequence of Axes, optional
-            Three; a new figure by default.
-        figsize : (float, float), optional
-            Of the new figure, inches.
-        x, y : str, optional
-            Names of the horizontal axes.
-
-        Returns
-        -------
-        Figure
-        """
-        from xr_spde import plot
-
-        return plot.increments(
-            self._obj,
-            variable=variable,
-            observations=observations,
-            axes=axes,
-            figsize=figsize,
-            x=x,
-            y=y,
-        )
-
-    def rank_histogram(
-        self, *, ax: Axes | None = None, figsize: tuple[float, float] | None = None
-    ) -> Axes:
-        """Draw the rank histogram of a score.
-
-        Parameters
-        ----------
-        ax : Axes, optional
-            Where to draw; a new figure by default.
-        figsize : (float, float), optional
-            Of the new figure, inches.
-
-        Returns
-        -------
-        Axes
-        """
-        from xr_spde import plot
-
-        return plot.rank_histogram(self._obj, ax=ax, figsize=figsize)
-
-    def series(
-        self,
-        *,
-        dim: str | None = None,
-        axes: Sequence[Axes] | None = None,
-        figsize: tuple[float, float] | None = None,
-    ) -> Figure:
-        """Draw spread beside error, step by step, of scores or of a cycle's innovations.
-
-        Parameters
-        ----------
-        dim : str, optional
-            Dimension of the steps; not needed where there is one.
-        axes : sequence of Axes, optional
-            One per panel; a new figure by default.
-        figsize : (float, float), optional
-            Of the new figure, inches.
-
-        Returns
-        -------
-        Figure
-        """
-        from xr_spde import plot
-
-        return plot.series(self._obj, dim=dim, axes=axes, figsize=figsize)
-
-
 class AssimAccessor(Generic[Obj]):
     """What ensembles in a DataArray and in a Dataset have in common."""
 
@@ -129,9 +35,10 @@ class AssimAccessor(Generic[Obj]):
 
     def assimilate(
         self,
-        obs: Any,
+        obs: Any = None,
         *,
         method: str = "auto",
+        prior: xr.Dataset | None = None,
         dim: str | None = None,
         obs_error: Any = None,
         localization: float | None = None,
@@ -159,15 +66,20 @@ class AssimAccessor(Generic[Obj]):
         dtype: DTypeLike | None = None,
         x: str | None = None,
         y: str | None = None,
+        **mapping: Any,
     ) -> xr.Dataset:
-        """Bring observations into an ensemble, or into the Gaussian field of parameters.
+        """Bring observations into an ensemble, the field of parameters, or a space-time prior.
 
         Parameters
         ----------
         obs : DataArray, Dataset, Observations, or mapping of str to these
             Gridded with NaN, or points along one dimension; by variable where there are several.
-        method : {"auto", "letkf", "etkf", "denkf", "enkf", "serial", "senkf", "etkf-q", "oi"}
-            "auto" is "letkf" for ensembles and "oi", exact conditioning, for parameters.
+            With ``prior=`` it may be left out: the object then is the observations.
+        method : {"auto", "letkf", "etkf", ..., "oi", "oi-gaussian"}
+            "auto" is "letkf" for ensembles and "oi", exact conditioning, for parameters and
+            priors; "oi-gaussian" is the baseline of the mapping challenges.
+        prior : Dataset, optional
+            Of a field in space and time, as `spde_prior` returns it.
         dim : str, optional
             Dimension of the members.
         obs_error : float, array_like, AlongTrack, ErrorModel or mapping, optional
@@ -197,6 +109,9 @@ class AssimAccessor(Generic[Obj]):
             For parameters only; see `xr_spde.assim.kriging.condition`.
         x, y : str, optional
             Names of the horizontal axes.
+        **mapping
+            Of maps in space and time (``times``, ``lead``, ``block``, ``halo``, ``draws``, ``tol``,
+            ``lx``, ``ly``, ``lt``, ``std``); see `xr_spde.assim.mapping.interpolate`.
 
         Returns
         -------
@@ -210,6 +125,7 @@ class AssimAccessor(Generic[Obj]):
             self._obj,
             obs,
             method=method,
+            prior=prior,
             dim=dim,
             obs_error=obs_error,
             localization=localization,
@@ -237,6 +153,7 @@ class AssimAccessor(Generic[Obj]):
             dtype=dtype,
             x=x,
             y=y,
+            **mapping,
         )
 
     def cycle(
@@ -377,6 +294,26 @@ class AssimDataArrayAccessor(AssimAccessor[xr.DataArray]):
     >>> post["mean"].sel(lat=2, lon=3).item()
     1.5
     """
+
+    def spde_prior(self, **settings: Any) -> xr.Dataset:
+        """Fit the prior of a field in space and time to maps of it, by maximum likelihood.
+
+        Parameters
+        ----------
+        **settings
+            ``alpha``, ``mean``, ``knots``, ``anisotropic``, ``flow``, ``smoothness``,
+            ``boundary``, ``coast``, ``advection``, ``max_iterations``, ``stderr``, ``x``, ``y``;
+            see `xr_spde.assim.spde_prior`.
+
+        Returns
+        -------
+        Dataset (..., Y, X)
+            ``length``, ``length_across`` (km), ``angle``, ``decay_time`` (days), ``u``, ``v``
+            (m s-1), ``std`` and ``mean``, with standard errors.
+        """
+        from xr_spde import assim
+
+        return assim.spde_prior(self._obj, **settings)
 
 
 @xr.register_dataset_accessor("assim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal
@@ -20,15 +21,17 @@ from xr_spde.assim.filters import FILTERS
 from xr_spde.assim.inflation import Adaptive, check_inflation, check_share
 from xr_spde.assim.kriging import condition
 from xr_spde.assim.localization import TAPERS, check_radius
+from xr_spde.assim.mapping import MAPPINGS, interpolate
 from xr_spde.assim.observations import Observations
 from xr_spde.assim.update import Settings, smallest_step
 from xr_spde.labels.grid import Grid
+from xr_spde.labels.prior_schema import is_prior
 from xr_spde.labels.schema import is_parameters
 from xr_spde.models import Buffer
 
 __all__ = ["METHODS", "assimilate"]
 
-METHODS = ("auto", "letkf", *FILTERS, "oi")
+METHODS = ("auto", "letkf", *FILTERS, "oi", "oi-gaussian")
 """Methods by name."""
 
 Given = xr.DataArray | xr.Dataset | Observations
@@ -44,9 +47,10 @@ _EXACT = {
 
 def assimilate(
     obj: xr.DataArray | xr.Dataset,
-    obs: Given | Mapping[str, Given],
+    obs: Given | Mapping[str, Given] | None = None,
     *,
     method: str = "auto",
+    prior: xr.Dataset | None = None,
     dim: str | None = None,
     obs_error: Any = None,
     localization: float | None = None,
@@ -74,23 +78,30 @@ def assimilate(
     dtype: DTypeLike | None = None,
     x: str | None = None,
     y: str | None = None,
+    **mapping: Any,
 ) -> xr.Dataset:
-    """Bring observations into an ensemble, or into the Gaussian field of a parameter Dataset.
+    """Bring observations into an ensemble, or into the Gaussian field of parameters or of a prior.
 
     Parameters
     ----------
     obj : DataArray or Dataset
         An ensemble (realization, ..., Y, X), of one variable or, as a Dataset, of several, of which
         those that are not observed change as the members say they do together. Or parameters as
-        `xr_spde.sar.estimate` returns them, which are conditioned exactly.
+        `xr_spde.sar.estimate` returns them, which are conditioned exactly. Or the prior of a field
+        in space and time, as `xr_spde.assim.spde_prior` returns it; a first guess of such a field,
+        with ``prior=``; or the observations themselves, with ``prior=`` and without `obs`.
     obs : DataArray, Dataset, Observations, or mapping of str to these
         Gridded with NaN, or points along one dimension; see
         `xr_spde.assim.observations.read_observations`. For an ensemble of several variables, named
         like the one that was observed, or a mapping by name. Read at once.
-    method : {"auto", "letkf", "etkf", "denkf", "enkf", "serial", "senkf", "etkf-q", "oi"}
+    method : {"auto", "letkf", "etkf", "denkf", "enkf", "serial", "senkf", "etkf-q", "oi", \
+            "oi-gaussian"}
         "auto" is "letkf" for ensembles, the only one that is localised; the others are global
         (:mod:`xr_spde.assim.filters`) and belong to ensembles with more members than the fields
-        have degrees of freedom. Parameters know "oi" alone.
+        have degrees of freedom. Parameters and priors know "oi"; "oi-gaussian" is the baseline of
+        the mapping challenges.
+    prior : Dataset, optional
+        Of a field in space and time.
     dim : str, optional
         Dimension of the members.
     obs_error : float, array_like, AlongTrack, ErrorModel or mapping, optional
@@ -127,6 +138,10 @@ def assimilate(
         `xr_spde.assim.kriging.condition`.
     x, y : str, optional
         Names of the horizontal axes where they should not be searched for.
+    **mapping
+        Of maps in space and time: ``times``, ``lead``, ``block``, ``halo``, ``draws``, ``tol``,
+        ``lx``, ``ly``, ``lt``, ``std``; see `xr_spde.assim.mapping.interpolate`, which also says
+        what is returned then.
 
     Returns
     -------
@@ -185,6 +200,15 @@ def assimilate(
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     given = locals()
+    if prior is not None or method == "oi-gaussian" or is_prior(obj):
+        return _mapped(obj, obs, given)
+    if mapping:
+        raise ParameterError(
+            f"{', '.join(mapping)}: no argument for ensembles and parameters; maps in space and "
+            "time need prior="
+        )
+    if obs is None:
+        raise ParameterError("obs is missing; expected observations, or prior= beside them")
     exact = isinstance(obj, xr.Dataset) and is_parameters(obj)
     _refuse(given, _ENSEMBLE if exact else _EXACT, exact=exact)
     if exact:
@@ -213,6 +237,26 @@ def assimilate(
     return result.assign_attrs(Conventions="CF-1.11", **_provenance(settings))
 
 
+def _mapped(obj: Any, obs: Any, given: dict[str, Any]) -> xr.Dataset:
+    """Interpolate in space and time."""
+    method = "oi" if given["method"] == "auto" else given["method"]
+    if method not in MAPPINGS:
+        raise ParameterError(
+            f"method={method!r} needs an ensemble, and a prior in space and time was given; its "
+            f"methods are {', '.join(map(repr, MAPPINGS))}"
+        )
+    foreign = {**_ENSEMBLE, **_EXACT, "threshold": None}
+    names = ("n", "solver", "dtype")
+    _refuse(given, {k: v for k, v in foreign.items() if k not in names}, exact=True)
+    own = {name: given[name] for name in (*names, "prior", "seed", "x", "y")}
+    settings = {**given["reading"], **own, **given["mapping"]}
+    known = set(inspect.signature(interpolate).parameters)
+    wrong = sorted(set(settings) - known)
+    if wrong:
+        raise unknown("argument", wrong[0], sorted(known))
+    return interpolate(obj, obs, method=method, **settings)
+
+
 def _refuse(given: Mapping[str, Any], foreign: Mapping[str, Any], *, exact: bool) -> None:
     """Refuse arguments that belong to the other kind of data."""
     found = [name for name, usual in foreign.items() if given[name] is not usual]
@@ -234,7 +278,8 @@ def _settings(given: Mapping[str, Any], grid: Grid) -> Settings:
     if method == "oi":
         raise ParameterError(
             'method="oi" needs the covariance of a Gaussian field, and an ensemble was given; '
-            "estimate its parameters with .sar.estimate(), and assimilate into these"
+            "estimate its parameters with .sar.estimate(), and assimilate into these; for maps in "
+            "space and time give prior="
         )
     if method != "letkf" and (localization is not None or given["taper"] != "gaspari-cohn"):
         raise ParameterError(

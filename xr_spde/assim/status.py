@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["STATUS", "status_attrs", "status_counts", "summarised"]
 
-STATUS = ("used", "missing", "outside_grid", "on_land", "rejected", "thinned")
+STATUS = ("used", "missing", "outside_grid", "on_land", "rejected", "thinned", "outside_times")
 """What becomes of an observation; the place in this list is its flag."""
 
 

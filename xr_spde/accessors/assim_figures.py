@@ -1,0 +1,108 @@
+"""Figures of analyses and scores: the namespace ``.assim.plot``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["AssimFigures"]
+
+
+class AssimFigures:
+    """Figures of analyses and scores: the namespace ``.assim.plot``."""
+
+    def __init__(self, obj: xr.Dataset) -> None:
+        self._obj = obj
+
+    def increments(
+        self,
+        *,
+        variable: str | None = None,
+        observations: bool = True,
+        axes: Sequence[Axes] | None = None,
+        figsize: tuple[float, float] | None = None,
+        x: str | None = None,
+        y: str | None = None,
+    ) -> Figure:
+        """Draw mean, increment and standard deviation of an analysis.
+
+        Parameters
+        ----------
+        variable : str, optional
+            Which of several variables; not needed where there is one.
+        observations : bool
+            Whether to mark them, on the increment.
+        axes : sequence of Axes, optional
+            Three; a new figure by default.
+        figsize : (float, float), optional
+            Of the new figure, inches.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        Figure
+        """
+        from xr_spde import plot
+
+        return plot.increments(
+            self._obj,
+            variable=variable,
+            observations=observations,
+            axes=axes,
+            figsize=figsize,
+            x=x,
+            y=y,
+        )
+
+    def rank_histogram(
+        self, *, ax: Axes | None = None, figsize: tuple[float, float] | None = None
+    ) -> Axes:
+        """Draw the rank histogram of a score.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; a new figure by default.
+        figsize : (float, float), optional
+            Of the new figure, inches.
+
+        Returns
+        -------
+        Axes
+        """
+        from xr_spde import plot
+
+        return plot.rank_histogram(self._obj, ax=ax, figsize=figsize)
+
+    def series(
+        self,
+        *,
+        dim: str | None = None,
+        axes: Sequence[Axes] | None = None,
+        figsize: tuple[float, float] | None = None,
+    ) -> Figure:
+        """Draw spread beside error, step by step, of scores or of a cycle's innovations.
+
+        Parameters
+        ----------
+        dim : str, optional
+            Dimension of the steps; not needed where there is one.
+        axes : sequence of Axes, optional
+            One per panel; a new figure by default.
+        figsize : (float, float), optional
+            Of the new figure, inches.
+
+        Returns
+        -------
+        Figure
+        """
+        from xr_spde import plot
+
+        return plot.series(self._obj, dim=dim, axes=axes, figsize=figsize)

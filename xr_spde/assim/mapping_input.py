@@ -1,0 +1,185 @@
+"""What was given for a mapping in space and time: read, and checked against one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import ParameterError
+from xr_spde._core.rng import resolve_seed
+from xr_spde.assim.observations import Observations
+from xr_spde.assim.prior import PriorRecipe, read_prior
+from xr_spde.assim.reading import Gridded, as_gridded
+from xr_spde.assim.times import as_times, check_times, step_of, time_dim
+from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_gridded, read_points
+from xr_spde.labels.arrays import as_float
+from xr_spde.labels.grid import Grid, same_grid
+from xr_spde.labels.points import as_points, calendar_of, find_time
+from xr_spde.labels.prior_schema import STEP, is_prior
+
+__all__ = ["Problem", "read_problem"]
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What was given, read.
+
+    Attributes
+    ----------
+    grid : Grid
+        Of the fields.
+    recipe : PriorRecipe or None
+        Of the prior.
+    maps : dict of str to ndarray (ny, nx)
+        Its variables, canonical.
+    land : ndarray (ny, nx) of bool
+        Canonical.
+    guess : DataArray (time, y, x) or None
+        First guess.
+    template : DataArray (y, x)
+        With labels and units of a map.
+    times : DataArray (T,)
+        Output times.
+    step : float
+        Days.
+    observed : PointSeries or GriddedSeries
+        Observations.
+    points : Observations or None
+        What became of them, where they are points.
+    sources : tuple
+        Of which any that is lazy makes the result lazy.
+    entropy : int
+        Of all that is random.
+    """
+
+    grid: Grid
+    recipe: PriorRecipe | None
+    maps: dict[str, Float]
+    land: NDArray[np.bool_]
+    guess: xr.DataArray | None
+    template: xr.DataArray
+    times: xr.DataArray
+    step: float
+    observed: PointSeries | GriddedSeries
+    points: Observations | None
+    sources: tuple[Any, ...]
+    entropy: int
+
+
+def read_problem(given: dict[str, Any]) -> Problem:
+    """Read the prior, the first guess, the times and the observations.
+
+    Parameters
+    ----------
+    given : dict
+        Arguments of `xr_spde.assim.mapping.interpolate`.
+
+    Returns
+    -------
+    Problem
+    """
+    guess, prior, obs = _roles(given)
+    if obs is None or not isinstance(obs, xr.DataArray | xr.Dataset):
+        raise ParameterError(
+            f"obs={type(obs).__name__} was given; expected a DataArray or Dataset of observations"
+        )
+    names = {"x": given["x"], "y": given["y"]}
+    grid = dim = None
+    if guess is not None:
+        grid, dim = Grid.from_object(guess, **names), time_dim(guess, "the first guess")
+        guess = as_float(guess).transpose(dim, grid.y_dim, grid.x_dim)
+    reading = {k: given[k] for k in ("obs_error", "operator", "footprint", "unusable", "value",
+                                     "obs_x", "obs_y")}  # fmt: skip
+    gridded = as_gridded(obs, reading)
+    times, step = _times(given["times"], guess, dim, prior, obs, gridded)
+    recipe, maps, template, land = None, {}, guess, None
+    if prior is not None:
+        recipe, labelled = read_prior(prior, step=step, like=grid, **names)
+        if grid is not None:
+            same_grid(grid, recipe.grid, names=("the first guess", "the prior"))
+        maps = {k: recipe.grid.to_canonical(np.asarray(v.values)) for k, v in labelled.items()}
+        land = np.isnan(np.stack([maps[k] for k in ("length", "decay_time", "std", "mean")]))
+        land, grid = land.any(axis=0), grid or recipe.grid
+        template = labelled["mean"] if "mean" in prior else labelled["std"]
+    if guess is not None:
+        template = guess.isel({str(dim): 0}, drop=True)
+    if grid is None or template is None:
+        raise ParameterError(
+            'method="oi-gaussian" needs a first guess (time, Y, X) or a Dataset of a prior with '
+            "mean, for the grid; give for instance xr.zeros_like(maps)"
+        )
+    missing = grid.to_canonical(np.isnan(np.asarray(template.values)))
+    land = missing if land is None else land | missing
+    stored = grid.from_canonical(land)
+    observed: PointSeries | GriddedSeries
+    points = None
+    if gridded is None:
+        observed, points = read_points(obs, grid, times, step, stored, reading)
+    else:
+        error = reading["obs_error"]
+        observed = read_gridded(gridded, error, grid, times, step, stored, reading)
+    sources = (guess, prior, None if gridded is None else gridded.values)
+    return Problem(grid, recipe, maps, land, guess, template, times, step, observed, points,
+                    sources, resolve_seed(given["seed"]))  # fmt: skip
+
+
+def _roles(given: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Say which is the first guess, the prior and the observations."""
+    obj, obs, prior = given["obj"], given["obs"], given["prior"]
+    if is_prior(obj):
+        if prior is not None:
+            raise ParameterError("two priors were given; leave prior= out")
+        return None, obj, obs
+    if prior is None and given["method"] == "oi":
+        raise ParameterError(
+            'method="oi" needs prior=, the Dataset of a space-time prior; fit one with '
+            ".assim.spde_prior(), or write length, decay_time and std by hand"
+        )
+    if obs is None:
+        return None, prior, obj
+    if not isinstance(obj, xr.DataArray):
+        raise ParameterError(
+            "the first guess is a Dataset; pass one variable, such as ds.adt.assim.assimilate(...)"
+        )
+    return obj, prior, obs
+
+
+def _times(
+    times: Any, guess: Any, dim: str | None, prior: Any, obs: Any, gridded: Gridded | None
+) -> tuple[xr.DataArray, float]:
+    """Output times and their step in days."""
+    own = None if prior is None else prior.attrs.get(STEP)
+    if guess is not None:
+        if times is not None:
+            raise ParameterError("times= was given with a first guess, whose times are taken")
+        return guess[dim], step_of(guess[dim], "the first guess")
+    if gridded is not None:
+        seen = gridded.values[time_dim(gridded.values, "the observations")]
+        check_times(seen, "the observations")
+    else:
+        seen = find_time(as_points(obs))
+    if times is not None:
+        found = as_times(times, seen)
+        check_times(found, "the output")
+        if found.size == 1 and own:
+            return found, float(own)
+        return found, step_of(found, "the output")
+    if calendar_of(seen) is None or seen.dtype.kind != "M" or not own:
+        raise ParameterError(
+            "times= is needed: the output times cannot be made from these observations and a "
+            f"prior with the attribute {STEP!r} of {own!r}; give regular dates"
+        )
+    known = seen.values[~np.isnat(seen.values)]
+    if not known.size:
+        raise ParameterError("no observation has a time")
+    start = known.min().astype("datetime64[D]").astype("datetime64[ns]")
+    span = (known.max() - start) / np.timedelta64(1, "D")
+    count = int(np.ceil(span / float(own) - 1e-9)) + 1
+    ahead = np.round(np.arange(count) * float(own) * 86400.0).astype("timedelta64[s]")
+    return as_times(start + ahead, seen), float(own)

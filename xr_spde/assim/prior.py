@@ -1,0 +1,390 @@
+"""The space-time prior as a labelled Dataset: fitted to fields, and turned into operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import DTypeError, ParameterError, SchemaError, unknown
+from xr_spde._core.options import carry_options
+from xr_spde._core.provenance import provenance
+from xr_spde.assim.times import step_of, time_dim
+from xr_spde.assim.windows import mesh_of
+from xr_spde.fields.mesh import COASTS, Mesh
+from xr_spde.fields.spacetime import ALPHAS, INITIALS, SpaceTime
+from xr_spde.fields.spde import ADVECTIONS, SpdeOperator, SpdeParameters
+from xr_spde.fields.spde_fit import SpdeFit, fit
+from xr_spde.fields.spde_maps import MAPS, from_maps, knot_basis
+from xr_spde.fields.spde_physical import from_physical, to_physical
+from xr_spde.fields.spde_variance import local_std
+from xr_spde.labels.arrays import as_float
+from xr_spde.labels.grid import Grid
+from xr_spde.labels.lazy import Output, apply_core
+from xr_spde.labels.prior_schema import STEP, describe_prior, require_prior
+
+__all__ = ["SETTINGS", "PriorRecipe", "read_prior", "spde_prior"]
+
+Float = NDArray[np.float64]
+
+SETTINGS: Mapping[str, Any] = {
+    "alpha": 4, "boundary": "neumann", "coast": "neumann", "advection": "centred",
+    "initial": "stationary",
+}  # fmt: skip
+"""Attributes of the Dataset of a prior that say what its numbers belong to, with what is meant
+where they are not given."""
+
+_DAY = 86_400.0
+_KM = 1_000.0
+_FITTED = ("length", "length_across", "angle", "decay_time", "u", "v", "std")
+_STEP = 1e-4
+
+
+def spde_prior(
+    fields: xr.DataArray,
+    *,
+    alpha: int = 4,
+    mean: str | float | xr.DataArray = "time",
+    knots: tuple[int, int] = (1, 1),
+    anisotropic: bool = True,
+    flow: bool = False,
+    smoothness: float = 0.3,
+    boundary: str = "neumann",
+    coast: str = "neumann",
+    advection: str = "centred",
+    max_iterations: int = 200,
+    stderr: bool = True,
+    x: str | None = None,
+    y: str | None = None,
+) -> xr.Dataset:
+    """Fit the prior of a space-time field to maps of it, by maximum likelihood.
+
+    Anomalies follow ``dx/dt + (kappa^2 + m.grad - div H grad)^(alpha/2) x = tau noise`` in implicit
+    Euler steps, with land as a barrier; the series is one window, and its likelihood exact.
+
+    Parameters
+    ----------
+    fields : DataArray (..., time, Y, X)
+        At regular times, complete but for land, which is NaN at all times. Further dimensions are
+        mapped over. Real lengths: coordinates in degrees, m or km.
+    alpha : {4, 2}
+        Power. Fields of alpha = 4 have a Matern correlation of smoothness 1 in space; those of
+        alpha = 2 are rough, and their variance belongs to the spacing of the grid.
+    mean : "time", float or DataArray (Y, X), default "time"
+        Prior mean; by default that of the fields over time.
+    knots : (int, int), default (1, 1)
+        Knots in y and x of smooth maps of the parameters; (1, 1) is constants.
+    anisotropic : bool, default True
+        Whether correlations may be longer in one direction.
+    flow : bool, default False
+        Whether anomalies may move.
+    smoothness : float, default 0.3
+        Standard deviation of the difference of the logarithms of neighbouring knots.
+    boundary : {"neumann", "dirichlet"}, default "neumann"
+        What lies beyond the edges; longitudes that close are periodic.
+    coast : {"neumann", "dirichlet"}, default "neumann"
+        What lies on land.
+    advection : {"centred", "upwind-1", "upwind-3"}, default "centred"
+        Differences along the flow.
+    max_iterations : int, default 200
+        Of the climb.
+    stderr : bool, default True
+        Whether to compute standard errors, at two evaluations for each unknown.
+    x, y : str, optional
+        Names of the horizontal axes.
+
+    Returns
+    -------
+    Dataset (..., Y, X)
+        ``length``, ``length_across`` (km), ``angle`` (radian), ``decay_time`` (days), ``u``, ``v``
+        (m s-1), ``std`` and ``mean`` (units of the fields), each but the mean with its
+        ``*_stderr``; ``log_likelihood`` and ``converged``. NaN on land. Lazy where the fields are.
+
+    Raises
+    ------
+    ParameterError
+        For fields with gaps off land, times that are not regular, or options that make no sense.
+    AxisNotFoundError, GridError
+        No time, or coordinates without lengths.
+
+    Notes
+    -----
+    A series that is short against ``decay_time`` loses variance with its own mean, and ``std`` and
+    ``decay_time`` come out too small. The standard errors are those of the model: real fields are
+    no realization of it.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.assim import spde_prior
+    >>> z = np.random.default_rng(0).standard_normal((6, 8, 9)).cumsum(axis=0)
+    >>> coords = {"time": np.arange("2014-05-15", "2014-05-21", dtype="datetime64[D]"),
+    ...           "lat": np.arange(8.0), "lon": np.arange(9.0)}
+    >>> prior = spde_prior(xr.DataArray(z, coords, ("time", "lat", "lon")), alpha=2, stderr=False)
+    >>> prior.length.units, prior.decay_time.units
+    ('km', 'days')
+    """
+    _check_names(alpha, boundary, coast, advection)
+    if not isinstance(fields, xr.DataArray):
+        raise DTypeError(
+            f"fields of type {type(fields).__name__} were given; expected a DataArray with time"
+        )
+    fields = as_float(fields)
+    grid, dim = Grid.from_object(fields, x=x, y=y), time_dim(fields, "the fields")
+    settings = {"alpha": int(alpha), "boundary": boundary, "coast": coast, "advection": advection}
+    settings["initial"] = "stationary"
+    names = tuple(
+        name for name in MAPS
+        if (anisotropic or name not in ("h1", "h2")) and (flow or name not in ("u", "v"))
+    )  # fmt: skip
+    recipe = PriorRecipe(grid, step_of(fields[dim], "the fields"), settings)
+    how = {"knots": tuple(knots), "smoothness": smoothness, "names": names}
+    how |= {"max_iterations": max_iterations, "stderr": stderr}
+    plane = (grid.y_dim, grid.x_dim)
+    average = fields.mean(dim) if isinstance(mean, str) and mean == "time" else mean
+    if isinstance(average, str):
+        raise unknown("mean", average, ("time", "a number", "a DataArray"))
+    if not isinstance(average, xr.DataArray):
+        average = xr.full_like(fields.isel({dim: 0}, drop=True), float(average))
+    maps = [name for base in _FITTED for name in ((base, f"{base}_stderr") if stderr else (base,))]
+    found = apply_core(
+        carry_options(_Fitter(recipe, how)),
+        fields,
+        average,
+        core_dims=[(dim, *plane), plane],
+        output={
+            **{name: Output(plane, fields.dtype) for name in maps},
+            "log_likelihood": Output(()),
+            "converged": Output((), np.bool_),
+        },
+    )
+    found["mean"] = average.transpose(..., *plane).where(found["std"].notnull())
+    found["log_likelihood"].attrs = {}
+    options = {**how, "mean": mean if isinstance(mean, str | float | int) else "given"}
+    attrs = {**settings, STEP: recipe.step, **provenance("spde_prior", **options)}
+    if fields.name is not None:
+        attrs["source_variable"] = str(fields.name)
+    result = describe_prior(found, source=fields, attrs=attrs)
+    result["log_likelihood"].attrs = {"long_name": "log-likelihood of the fields", "units": "1"}
+    result["converged"].attrs = {"long_name": "whether the climb came to its end"}
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class PriorRecipe:
+    """What the numbers of a prior belong to.
+
+    Attributes
+    ----------
+    grid : Grid
+        Of the fields.
+    step : float
+        Days.
+    settings : mapping
+        Those of :data:`SETTINGS`.
+    """
+
+    grid: Grid
+    step: float
+    settings: Mapping[str, Any]
+
+    def mesh(self, land: NDArray[np.bool_]) -> Mesh:
+        """Return the mesh, with land in canonical order."""
+        s = self.settings
+        return mesh_of(self.grid, land=land, edge=s["boundary"], coast=s["coast"])
+
+    def operator(self, land: NDArray[np.bool_]) -> SpdeOperator:
+        """Return the operator on the mesh."""
+        return SpdeOperator(self.mesh(land), advection=self.settings["advection"])
+
+    def build(self, maps: Mapping[str, Float], land: NDArray[np.bool_], steps: int) -> SpaceTime:
+        """Make the prior of a window.
+
+        Parameters
+        ----------
+        maps : mapping of str to ndarray (ny, nx)
+            Variables of the Dataset, canonical.
+        land : ndarray (ny, nx) of bool
+            Canonical.
+        steps : int
+            Of the window.
+
+        Returns
+        -------
+        SpaceTime
+
+        Raises
+        ------
+        ParameterError
+            For lengths, times or deviations that are not positive, or a length across that exceeds
+            the length.
+        """
+        operator, alpha = self.operator(land), int(self.settings["alpha"])
+        std = np.where(land, 1.0, maps["std"])
+        if not (np.isfinite(std) & (std > 0.0)).all():
+            raise ParameterError(
+                f"std of the prior has a minimum of {np.nanmin(std):g} and {np.isnan(std).sum()} "
+                "missing values off land; expected > 0"
+            )
+        shape = operator.mesh.shape
+        numbers = {"shortest": _KM * maps["length_across"], "angle": maps["angle"],
+                   "u": _DAY * maps["u"], "v": _DAY * maps["v"]}  # fmt: skip
+        numbers = {name: np.where(land, 0.0, value) for name, value in numbers.items()}
+        numbers["shortest"] = np.where(land, 1.0, numbers["shortest"])
+        far = np.where(land, 1.0, _KM * maps["length"])
+        bare = from_physical(shape, alpha=alpha, longest=far,
+                             time=np.where(land, 1.0, maps["decay_time"]), **numbers)  # fmt: skip
+        unit = local_std(bare, operator.mesh, dt=self.step, alpha=alpha)[0]
+        parameters = SpdeParameters.of(
+            shape, kappa=bare.kappa, tau=std / unit, m1=bare.m1, m2=bare.m2, v1=bare.v1,
+            v2=bare.v2, gamma=bare.gamma, beta=bare.beta, land=land,
+        )  # fmt: skip
+        return SpaceTime(operator, parameters, steps=steps, dt=self.step, alpha=alpha,
+                         initial=self.settings["initial"])  # fmt: skip
+
+    def physical(self, parameters: SpdeParameters, mesh: Mesh) -> dict[str, Float]:
+        """Variables of the Dataset (ny, nx) of the parameters of one step; canonical."""
+        alpha = int(self.settings["alpha"])
+        p = to_physical(parameters, alpha)
+        std = local_std(parameters, mesh, dt=self.step, alpha=alpha)
+        found = {"length": p.longest / _KM, "length_across": p.shortest / _KM, "angle": p.angle,
+                 "decay_time": p.time, "u": p.u / _DAY, "v": p.v / _DAY, "std": std}  # fmt: skip
+        return {name: value[0] for name, value in found.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitter:
+    """Fits one series; what lazy tasks compute."""
+
+    recipe: PriorRecipe
+    how: Mapping[str, Any]
+
+    def __call__(self, fields: NDArray[Any], mean: NDArray[Any]) -> dict[str, Any]:
+        """Fit (time, ny, nx) as stored, less the mean (ny, nx)."""
+        recipe, grid = self.recipe, self.recipe.grid
+        x = grid.to_canonical(np.asarray(fields, dtype=np.float64) - mean)
+        missing = np.isnan(x)
+        land = missing.all(axis=0)
+        gaps = missing & ~land
+        if gaps.any() or land.all():
+            raise ParameterError(
+                f"{int(gaps.sum())} of {x.size} values are missing off land (which is NaN at all "
+                f"times, {int(land.sum())} of {land.size} cells); the prior is fitted to complete "
+                "maps; fill the gaps, or select times and places without"
+            )
+        operator = recipe.operator(land)
+        x[np.isnan(x)] = 0.0
+        found = fit(operator, x[None], dt=recipe.step, alpha=recipe.settings["alpha"], **self.how)
+        maps = recipe.physical(found.parameters, operator.mesh)
+        if self.how["stderr"]:
+            for name, value in _errors(found, recipe, operator, self.how["knots"]).items():
+                maps[f"{name}_stderr"] = value
+        out: dict[str, Any] = {
+            name: np.where(grid.from_canonical(land), np.nan, grid.from_canonical(value))
+            for name, value in maps.items()
+        }
+        return out | {"log_likelihood": found.log_likelihood, "converged": found.converged}
+
+
+def _errors(
+    found: SpdeFit, recipe: PriorRecipe, operator: SpdeOperator, knots: tuple[int, int]
+) -> dict[str, Float]:
+    """Compute standard errors of the variables, to first order in those of the maps."""
+    basis = knot_basis(operator.mesh.shape, knots)
+    count, shape = len(basis), operator.mesh.shape
+    slopes: dict[str, list[Float]] = {name: [] for name in _FITTED}
+    for name in found.names:
+        ends = []
+        for sign in (1.0, -1.0):
+            moved = {**found.maps, name: found.maps[name] + sign * _STEP}
+            ends.append(recipe.physical(from_maps(moved, operator, recipe.step), operator.mesh))
+        for variable, column in slopes.items():
+            change = ends[0][variable] - ends[1][variable]
+            if variable == "angle":
+                change = (change + np.pi / 2) % np.pi - np.pi / 2
+            column.append(change.ravel() / (2.0 * _STEP))
+    covariance = found.covariance.reshape(len(found.names), count, len(found.names), count)
+    local = np.einsum("kn,akbl,ln->abn", basis, covariance, basis, optimize=True)
+    errors = {}
+    for variable, column in slopes.items():
+        slope = np.stack(column)
+        variance = np.einsum("an,abn,bn->n", slope, local, slope)
+        errors[variable] = np.sqrt(np.maximum(variance, 0.0)).reshape(shape)
+    return errors
+
+
+def read_prior(
+    prior: xr.Dataset, *, step: float | None = None, x: str | None = None, y: str | None = None,
+    like: Grid | None = None,
+) -> tuple[PriorRecipe, dict[str, xr.DataArray]]:  # fmt: skip
+    """Read the Dataset of a prior.
+
+    Parameters
+    ----------
+    prior : Dataset
+        From `spde_prior`, from disk, or written by hand.
+    step : float, optional
+        Days; by default its attribute ``time_step``.
+    x, y : str, optional
+        Names of the horizontal axes.
+    like : Grid, optional
+        Grid of a prior that is constant.
+
+    Returns
+    -------
+    recipe : PriorRecipe
+    maps : dict of str to DataArray (Y, X)
+        All of :data:`xr_spde.labels.prior_schema.PRIOR_VARIABLES`, broadcast, lazy where they are.
+
+    Raises
+    ------
+    SchemaError
+        As for `require_prior`; variables with further dimensions, or no step.
+    UnknownNameError
+        For attributes with impossible values.
+    """
+    require_prior(prior)
+    settings = {name: prior.attrs.get(name, usual) for name, usual in SETTINGS.items()}
+    _check_names(**settings)
+    known = {"length_across": prior["length"], "angle": 0.0, "u": 0.0, "v": 0.0, "mean": 0.0}
+    maps = {
+        name: as_float(prior[name] if name in prior else xr.DataArray(known[name]))
+        for name in ("length", "length_across", "angle", "decay_time", "u", "v", "std", "mean")
+    }
+    plain = prior[[name for name in maps if name in prior]]
+    has_grid = any(da.ndim for da in maps.values())
+    if not has_grid and like is None:
+        raise SchemaError("the prior has no grid; give mean on (Y, X), or a first guess of fields")
+    grid = Grid.from_object(plain, x=x, y=y) if has_grid or like is None else like
+    plane = {grid.y_dim: grid.ny, grid.x_dim: grid.nx}
+    extra = {str(d) for da in maps.values() for d in da.dims} - set(plane)
+    if extra:
+        raise SchemaError(
+            f"the prior has the dimensions {', '.join(map(repr, sorted(extra)))} besides "
+            f"{grid.y_dim!r} and {grid.x_dim!r}; select along them first"
+        )
+    for name, da in maps.items():
+        lacking = {dim: size for dim, size in plane.items() if dim not in da.dims}
+        maps[name] = da.expand_dims(lacking).transpose(grid.y_dim, grid.x_dim)
+    days = prior.attrs.get(STEP) if step is None else step
+    if days is None or not float(days) > 0.0:
+        raise SchemaError(
+            f"the length of a step is {days!r} days; expected the attribute {STEP!r} > 0 of the "
+            "prior, or a first guess with times"
+        )
+    return PriorRecipe(grid, float(days), settings), maps
+
+
+def _check_names(
+    alpha: Any, boundary: str, coast: str, advection: str, initial: str = "stationary"
+) -> None:
+    for name, given, known in (
+        ("alpha", alpha, ALPHAS), ("boundary", boundary, COASTS), ("coast", coast, COASTS),
+        ("advection", advection, ADVECTIONS), ("initial", initial, INITIALS),
+    ):  # fmt: skip
+        if given not in known:
+            raise unknown(name, given, map(str, known))

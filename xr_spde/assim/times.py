@@ -1,0 +1,168 @@
+"""Times of fields and observations as days."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import AxisNotFoundError, ParameterError
+from xr_spde.labels.points import calendar_of, check_calendars
+
+__all__ = ["as_times", "check_times", "days_since", "step_of", "time_dim"]
+
+Float = NDArray[np.float64]
+
+
+def time_dim(obj: xr.DataArray, what: str) -> str:
+    """Find the dimension of a field that has dates as its coordinate.
+
+    Parameters
+    ----------
+    obj : DataArray
+        Fields.
+    what : str
+        What they are, for the message.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    AxisNotFoundError
+        None, or more than one.
+    """
+    found = [str(d) for d in obj.dims if d in obj.coords and calendar_of(obj[d]) is not None]
+    if len(found) != 1:
+        raise AxisNotFoundError(
+            f"{what} have {', '.join(map(repr, found)) or 'no dimension'} as dimensions with dates "
+            f"among {', '.join(map(repr, map(str, obj.dims)))}; expected one; decode the times "
+            "with xr.decode_cf"
+        )
+    return found[0]
+
+
+def days_since(times: xr.DataArray, origin: xr.DataArray) -> Float:
+    """Days from an origin.
+
+    Parameters
+    ----------
+    times : DataArray (n,)
+        Dates; NaT gives NaN.
+    origin : DataArray ()
+        Of the same calendar.
+
+    Returns
+    -------
+    ndarray (n,)
+
+    Raises
+    ------
+    ParameterError
+        For other calendars.
+    """
+    check_calendars(times, origin.expand_dims("origin"))
+    values, start = times.values, origin.values
+    if values.dtype.kind == "M":
+        return np.asarray((values - start) / np.timedelta64(1, "D"), dtype=np.float64)
+    first = start.item()
+    return np.array([(one - first).total_seconds() / 86400.0 for one in values])
+
+
+def check_times(times: xr.DataArray, what: str) -> xr.DataArray:
+    """Check that dates exist, increase and do not repeat.
+
+    Parameters
+    ----------
+    times : DataArray (n,)
+        Dates along one dimension.
+    what : str
+        Whose they are, for the message.
+
+    Returns
+    -------
+    DataArray (n,)
+
+    Raises
+    ------
+    ParameterError
+        Naming the first that does not.
+    """
+    if times.ndim != 1 or calendar_of(times) is None or not times.size:
+        raise ParameterError(
+            f"the times of {what} have dtype {times.dtype} and shape {times.shape}; expected dates "
+            "along one dimension; decode them with xr.decode_cf"
+        )
+    missing = np.flatnonzero(times.isnull().values)
+    if missing.size:
+        raise ParameterError(
+            f"{missing.size} times of {what} are missing (NaT), the first at index {missing[0]}; "
+            "leave them out"
+        )
+    steps = np.diff(days_since(times, times[0]))
+    if (steps <= 0.0).any():
+        k = int(np.argmax(steps <= 0.0))
+        raise ParameterError(
+            f"the times of {what} do not increase: {times.values[k + 1]} follows {times.values[k]} "
+            f"(index {k + 1}); sort them, such as with .sortby({str(times.dims[0])!r}), and join "
+            "those that repeat"
+        )
+    return times
+
+
+def step_of(times: xr.DataArray, what: str) -> float:
+    """Length of regular steps in days.
+
+    Parameters
+    ----------
+    times : DataArray (n,)
+        At least two dates that increase.
+    what : str
+        Whose they are, for the message.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer, or steps that differ.
+    """
+    check_times(times, what)
+    steps = np.diff(days_since(times, times[0]))
+    if not steps.size or np.ptp(steps) > 1e-6 * steps[0]:
+        found = f"steps of {steps.min():g} to {steps.max():g} days" if steps.size else "one time"
+        raise ParameterError(
+            f"the times of {what} have {found}; expected equal steps; select or interpolate, such "
+            "as with .resample or .interp"
+        )
+    return float(steps[0])
+
+
+def as_times(times: Any, like: xr.DataArray) -> xr.DataArray:
+    """Dates that a user gave, as a coordinate.
+
+    Parameters
+    ----------
+    times : DataArray or array_like of dates
+        Output times.
+    like : DataArray
+        Times of the observations, for the name of the dimension.
+
+    Returns
+    -------
+    DataArray (n,)
+    """
+    if isinstance(times, xr.DataArray):
+        return times
+    values = np.atleast_1d(np.asarray(times))
+    if values.dtype.kind in "US":
+        values = values.astype("datetime64[ns]")
+    if values.dtype.kind == "M":
+        values = values.astype("datetime64[ns]")
+    name = "time" if like.ndim != 1 or str(like.dims[0]) != like.name else str(like.name)
+    return xr.DataArray(values, {name: values}, (name,))
