@@ -1,6 +1,7 @@
 """Non-stationary Gaussian fields, latent dynamics and assimilation on xarray.
 
-Importing the package registers the accessors ``.sar`` and ``.assim`` on DataArray and Dataset.
+Importing the package registers the accessors ``.sar``, ``.latent`` and ``.assim`` on DataArray and
+Dataset.
 Everything heavier than xarray itself is imported at the moment of use.
 """
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         datasets,
         fields,
         labels,
+        latent,
         metrics,
         plot,
         sar,
@@ -36,6 +38,7 @@ __all__ = [
     "fields",
     "get_options",
     "labels",
+    "latent",
     "metrics",
     "open_dataset",
     "plot",
@@ -54,6 +57,7 @@ _SUBMODULES = frozenset(
         "errors",
         "fields",
         "labels",
+        "latent",
         "metrics",
         "plot",
         "sar",

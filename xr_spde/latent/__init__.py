@@ -1,1 +1,17 @@
-"""Between two images: their motion, and the frames nobody saw."""
+"""Between two images: their motion, and the frames nobody saw.
+
+`interpolate` gives frames at any time, `velocity` the motion in metres per second,
+`compare_methods` scores methods on frames that were withheld, and `fit` returns the latent model,
+between whose states and images `encode` and `decode` translate. The modules behind them work on
+arrays without labels.
+"""
+
+from __future__ import annotations
+
+# Bound here, not on demand: a function of its module's name must come after the module.
+from xr_spde.latent.interpolate import interpolate
+from xr_spde.latent.labelled_model import decode, encode, fit
+from xr_spde.latent.score import compare_methods
+from xr_spde.latent.velocity import velocity
+
+__all__ = ["compare_methods", "decode", "encode", "fit", "interpolate", "velocity"]

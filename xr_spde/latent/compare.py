@@ -192,6 +192,7 @@ def compare(
     displacement: ArrayLike | None = None,
     cells: Cells | None = None,
     motion: Motion | None = None,
+    blend: str = "area",
 ) -> ScoreCard:
     """Score methods on a pair whose frame at one time is known.
 
@@ -213,6 +214,8 @@ def compare(
         The grid of "field".
     motion : Motion, optional
         A motion that was fitted before, for "field".
+    blend : {"area", "expected"}
+        Of "field"; see :func:`xr_spde.latent.frames.frame_between`.
 
     Returns
     -------
@@ -242,7 +245,7 @@ def compare(
         try:
             if method == "field":
                 fitted = fit_motion(u0, u1, cells) if motion is None else motion
-                frame: Float = np.asarray(frame_between(u0, u1, fitted, tau).image)
+                frame: Float = np.asarray(frame_between(u0, u1, fitted, tau, blend=blend).image)
                 moved: Float | None = displacement_of(fitted)
             else:
                 frame, moved = baseline(u0, u1, tau, method=method)

@@ -3,7 +3,7 @@
 Every function takes the labelled object first and draws with latitude and longitude (or x and y)
 increasing, whatever the storage order: :func:`parameters`, :func:`ellipses`,
 :func:`patterns`, :func:`correlation`, :func:`members`, :func:`score`, :func:`overview`,
-:func:`increments`, :func:`rank_histogram`, :func:`series`.
+:func:`increments`, :func:`rank_histogram`, :func:`series`, :func:`motion`, :func:`frames`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ require("matplotlib", "plot")
 from xr_spde.plot.analysis import increments, rank_histogram, series  # noqa: E402
 from xr_spde.plot.compare import correlation, members  # noqa: E402
 from xr_spde.plot.maps import ellipses, parameters, patterns  # noqa: E402
+from xr_spde.plot.motion import frames, motion  # noqa: E402
 from xr_spde.plot.summary import overview, score  # noqa: E402
 
 __all__ = [
     "correlation",
     "ellipses",
+    "frames",
     "increments",
     "members",
+    "motion",
     "overview",
     "parameters",
     "patterns",

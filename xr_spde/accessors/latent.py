@@ -1,0 +1,388 @@
+"""The accessor ``.latent``: what happens between two images, typed on xarray objects.
+
+Nothing is computed here: each method calls a function of `xr_spde.latent` or `xr_spde.plot`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from xr_spde._core.rng import Seed
+    from xr_spde.latent.dynamics import LatentDynamics
+
+__all__ = ["LatentDataArrayAccessor", "LatentDatasetAccessor", "LatentFigures"]
+
+Obj = TypeVar("Obj", xr.DataArray, xr.Dataset)
+
+
+class LatentFigures(Generic[Obj]):
+    """Figures of images and their motion: the namespace ``.latent.plot``."""
+
+    def __init__(self, obj: Obj) -> None:
+        self._obj: Obj = obj
+
+    def motion(
+        self,
+        motion: xr.Dataset | None = None,
+        *,
+        variable: str | None = None,
+        interval: int = 0,
+        across: int = 22,
+        scale: float | None = None,
+        colour: str = "#19d27c",
+        ax: Axes | None = None,
+        figsize: tuple[float, float] | None = None,
+        dim: str | None = None,
+        x: str | None = None,
+        y: str | None = None,
+    ) -> Axes:
+        """Draw the velocity as arrows on an image.
+
+        Parameters
+        ----------
+        motion : Dataset, optional
+            What `velocity` returned; found here by default.
+        variable : str, optional
+            Which variable of a Dataset; not needed where there is one.
+        interval : int, default 0
+            Which interval: the image is the frame at its beginning.
+        across : int, default 22
+            Number of arrows along the longer side.
+        scale : float, optional
+            Length of an arrow over the true displacement; by default the longest spans
+            a little more than the gap between arrows.
+        colour : str
+            Of the arrows.
+        ax, figsize
+            Where to draw, or the size of a new figure in inches.
+        dim, x, y : str, optional
+            Names of the axes.
+
+        Returns
+        -------
+        Axes
+        """
+        from xr_spde import plot
+
+        return plot.motion(
+            self._obj,
+            motion,
+            variable=variable,
+            interval=interval,
+            across=across,
+            scale=scale,
+            colour=colour,
+            ax=ax,
+            figsize=figsize,
+            dim=dim,
+            x=x,
+            y=y,
+        )
+
+    def frames(
+        self,
+        *,
+        variable: str | None = None,
+        save: str | os.PathLike[str] | None = None,
+        fps: float = 6.0,
+        axes: Sequence[Axes] | None = None,
+        figsize: tuple[float, float] | None = None,
+        dim: str | None = None,
+        x: str | None = None,
+        y: str | None = None,
+    ) -> Figure:
+        """Draw images side by side, or write them as an animation.
+
+        Parameters
+        ----------
+        variable : str, optional
+            Which variable of a Dataset; not needed where there is one.
+        save : path, optional
+            File ending in ``.gif`` or ``.mp4`` (needs ffmpeg): an animation instead of a strip.
+        fps : float, default 6
+            Images per second of the animation.
+        axes : sequence of Axes, optional
+            One per image; a new figure by default.
+        figsize : (float, float), optional
+            Of the new figure, inches.
+        dim, x, y : str, optional
+            Names of the axes.
+
+        Returns
+        -------
+        Figure
+        """
+        from xr_spde import plot
+
+        return plot.frames(
+            self._obj,
+            variable=variable,
+            save=save,
+            fps=fps,
+            axes=axes,
+            figsize=figsize,
+            dim=dim,
+            x=x,
+            y=y,
+        )
+
+
+class LatentAccessor(Generic[Obj]):
+    """What images in a DataArray and in a Dataset have in common."""
+
+    def __init__(self, obj: Obj) -> None:
+        self._obj: Obj = obj
+
+    @property
+    def plot(self) -> LatentFigures[Obj]:
+        """Figures: ``.latent.plot.motion()`` and ``.latent.plot.frames()``."""
+        return LatentFigures(self._obj)
+
+    def interpolate(
+        self,
+        time: Any,
+        *,
+        method: str = "field",
+        motion: xr.Dataset | None = None,
+        model: LatentDynamics | None = None,
+        extrapolate: bool = False,
+        kernel: str = "cubic",
+        blend: str = "area",
+        brightness: str = "auto",
+        search: float = 0.25,
+        smoothness: float | None = None,
+        uncertainty: bool = False,
+        seed: Seed = 0,
+        dim: str | None = None,
+        x: str | None = None,
+        y: str | None = None,
+        **settings: Any,
+    ) -> Obj:
+        """Images at any times between the frames of a sequence.
+
+        Parameters
+        ----------
+        time : str, date, number, or array_like of these
+            One time, or several along the time axis.
+        method : {"field", "latent", "linear", "flow", "transport"}
+            "field" follows one steady motion, "latent" fits encoder, motion and decoder (needs
+            torch); the others are for comparison.
+        motion : Dataset, optional
+            What `velocity` returned, instead of a new fit.
+        model : LatentDynamics, optional
+            What `fit` returned, instead of a new fit.
+        extrapolate : bool, default False
+            Whether times outside the frames are allowed.
+        kernel, blend, brightness, search, smoothness
+            Of "field".
+        uncertainty : bool, default False
+            Whether to add ``disagreement`` and ``seen``.
+        seed : int, SeedSequence, Generator or None
+            Of "latent".
+        dim, x, y : str, optional
+            Names of the axes.
+        **settings
+            Of "latent".
+
+        Returns
+        -------
+        DataArray or Dataset
+            Like the frames, at the new times; see `xr_spde.latent.interpolate`. Variables of a
+            Dataset without times come along unchanged, the others have a fit each.
+        """
+        from xr_spde import latent
+
+        return latent.interpolate(
+            self._obj,
+            time,
+            method=method,
+            motion=motion,
+            model=model,
+            extrapolate=extrapolate,
+            kernel=kernel,
+            blend=blend,
+            brightness=brightness,
+            search=search,
+            smoothness=smoothness,
+            uncertainty=uncertainty,
+            seed=seed,
+            dim=dim,
+            x=x,
+            y=y,
+            **settings,
+        )
+
+    def velocity(
+        self,
+        *,
+        medium: str | None = None,
+        brightness: str = "auto",
+        search: float = 0.25,
+        smoothness: float | None = None,
+        dim: str | None = None,
+        x: str | None = None,
+        y: str | None = None,
+    ) -> xr.Dataset:
+        """Velocity between each frame and the next, steady over the interval.
+
+        Parameters
+        ----------
+        medium : {"sea_ice", "sea_water", "air"}, optional
+            What moves: gives the variables their CF standard names.
+        brightness, search, smoothness
+            See `xr_spde.latent.motion.fit_motion`.
+        dim, x, y : str, optional
+            Names of the axes.
+
+        Returns
+        -------
+        Dataset
+            ``u``, ``v`` (m s-1), ``divergence``, ``vorticity``, ``shear``, ``opening_rate``, and
+            how the fit went; see `xr_spde.latent.velocity`. Several variables of a Dataset give a
+            dimension ``variable``.
+        """
+        from xr_spde import latent
+
+        return latent.velocity(
+            self._obj,
+            medium=medium,
+            brightness=brightness,
+            search=search,
+            smoothness=smoothness,
+            dim=dim,
+            x=x,
+            y=y,
+        )
+
+    def compare(
+        self,
+        truth: xr.DataArray | xr.Dataset,
+        *,
+        methods: Sequence[str] | None = None,
+        blend: str = "area",
+        dim: str | None = None,
+        x: str | None = None,
+        y: str | None = None,
+    ) -> xr.Dataset:
+        """Score methods on frames that were taken and withheld.
+
+        Parameters
+        ----------
+        truth : DataArray or Dataset
+            Images at times between, which are not among the frames.
+        methods : sequence of str, optional
+            "field" and names of `xr_spde.latent.baselines.BASELINES`; all by default.
+        blend : {"area", "expected"}
+            Of "field".
+        dim, x, y : str, optional
+            Names of the axes.
+
+        Returns
+        -------
+        Dataset
+            ``rmse``, ``ssim``, ``sharpness``, ``seconds``, ``missing`` by method; see
+            `xr_spde.latent.compare_methods`.
+        """
+        from xr_spde import latent
+
+        return latent.compare_methods(
+            self._obj, truth, methods=methods, blend=blend, dim=dim, x=x, y=y
+        )
+
+
+@xr.register_dataarray_accessor("latent")
+class LatentDataArrayAccessor(LatentAccessor[xr.DataArray]):
+    """Images of one variable: `interpolate`, `velocity`, `compare`, `fit`, `encode`, `decode`.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xr_spde
+    >>> from xr_spde.latent.cases import make_case
+    >>> case = make_case("tex_rot", 32)
+    >>> time = np.array(["2020-03-01T00", "2020-03-01T06"], "datetime64[ns]")
+    >>> pair = xr.DataArray([case.u0, case.u1], {"time": time}, ("time", "y", "x"))
+    >>> pair.latent.interpolate("2020-03-01T02").dims
+    ('y', 'x')
+    """
+
+    def fit(
+        self,
+        *,
+        seed: Seed = 0,
+        dim: str | None = None,
+        x: str | None = None,
+        y: str | None = None,
+        **settings: Any,
+    ) -> LatentDynamics:
+        """Fit encoder, motion and decoder to the frames (needs torch).
+
+        Parameters
+        ----------
+        seed : int, SeedSequence, Generator or None
+            Of the networks and windows.
+        dim, x, y : str, optional
+            Names of the axes.
+        **settings
+            See `xr_spde.latent.fit.fit_latent_dynamics`.
+
+        Returns
+        -------
+        LatentDynamics
+            With ``save``, ``diagnose`` and a repr; goes into `interpolate` as ``model=``.
+        """
+        from xr_spde import latent
+
+        return latent.fit(self._obj, seed=seed, dim=dim, x=x, y=y, **settings)
+
+    def encode(
+        self, model: LatentDynamics, *, x: str | None = None, y: str | None = None
+    ) -> xr.DataArray:
+        """Latent states of images.
+
+        Parameters
+        ----------
+        model : LatentDynamics
+            What `fit` returned.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        DataArray (..., channel, y, x)
+        """
+        from xr_spde import latent
+
+        return latent.encode(self._obj, model, x=x, y=y)
+
+    def decode(
+        self, model: LatentDynamics, *, x: str | None = None, y: str | None = None
+    ) -> xr.DataArray:
+        """Images of latent states, which this DataArray holds.
+
+        Parameters
+        ----------
+        model : LatentDynamics
+            What `fit` returned.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        DataArray (..., y, x)
+        """
+        from xr_spde import latent
+
+        return latent.decode(self._obj, model, x=x, y=y)
+
+
+@xr.register_dataset_accessor("latent")
+class LatentDatasetAccessor(LatentAccessor[xr.Dataset]):
+    """Images of several variables: `interpolate`, `velocity`, `compare`."""

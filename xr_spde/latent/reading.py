@@ -1,0 +1,214 @@
+"""Labelled images read as a sequence: grid, cells and times, and the intervals between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import GridError, ParameterError
+from xr_spde.fields.cells import Cells
+from xr_spde.labels.arrays import as_float
+from xr_spde.labels.grid import Grid
+from xr_spde.labels.lazy import Output, apply_core, is_lazy
+from xr_spde.labels.times import TimeAxis
+from xr_spde.latent.motion import fit_motion
+
+__all__ = ["COMPONENT", "INTERVAL", "ImageSequence"]
+
+INTERVAL, COMPONENT = "_interval", "_component"
+_POLAR = 85.0
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSequence:
+    """Images at several times on one grid.
+
+    Attributes
+    ----------
+    data : DataArray (..., time, y, x)
+        The images; floating.
+    grid : Grid
+        Their grid.
+    cells : Cells
+        Its cells, in canonical order; of size one where the coordinates have no length.
+    time : TimeAxis
+        Their times.
+    """
+
+    data: xr.DataArray
+    grid: Grid
+    cells: Cells
+    time: TimeAxis
+
+    @classmethod
+    def of(
+        cls, da: xr.DataArray, *, dim: str | None = None, x: str | None = None, y: str | None = None
+    ) -> ImageSequence:
+        """Read a sequence.
+
+        Parameters
+        ----------
+        da : DataArray
+            Images with a time axis and two horizontal ones, in any order; others are mapped over.
+        dim : str, optional
+            Name of the time axis.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        ImageSequence
+
+        Raises
+        ------
+        AxisNotFoundError
+            An axis is missing or ambiguous.
+        GridError
+            No regular grid, or latitudes beyond 85 degrees on it.
+        ParameterError
+            Fewer than two frames, or times that do not increase.
+        DTypeError
+            Values that are not real numbers.
+        """
+        grid = Grid.from_object(da, x=x, y=y)
+        time = TimeAxis.from_object(da, dim, spatial=(grid.y_dim, grid.x_dim))
+        return cls(as_float(da), grid, cells_of(grid), time)
+
+    @property
+    def metric(self) -> bool:
+        """Whether the cells have a size in metres."""
+        return self.grid.kind != "index"
+
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """Lengths of the intervals (n - 1,), in the units of the time axis."""
+        return np.asarray(np.diff(self.time.numbers))
+
+    def described(self, number: int) -> str:
+        """Name an interval by its ends."""
+        values = self.time.coordinate.values
+        return f"between {values[number]} and {values[number + 1]}"
+
+    def ends(self, which: NDArray[np.intp], dim: str) -> tuple[xr.DataArray, xr.DataArray]:
+        """Images at the beginning and the end of intervals, along one new dimension.
+
+        Parameters
+        ----------
+        which : ndarray of int
+            Numbers of the intervals.
+        dim : str
+            Name of the new dimension, in front.
+
+        Returns
+        -------
+        first, second : DataArray (dim, ..., y, x)
+            Without the coordinates of time; one chunk per image where lazy.
+        """
+        name = self.time.dim
+        bare = self.data.drop_vars([k for k, c in self.data.coords.items() if name in c.dims])
+        both = []
+        for shift in (0, 1):
+            index = xr.DataArray(which + shift, dims=dim)
+            part = bare.isel({name: index}).transpose(dim, ..., self.grid.y_dim, self.grid.x_dim)
+            if is_lazy(part):
+                space = (self.grid.y_dim, self.grid.x_dim)
+                part = part.chunk({d: -1 if d in space else 1 for d in part.dims})
+            both.append(part)
+        return both[0], both[1]
+
+    def fits(self, which: NDArray[np.intp], settings: Mapping[str, Any]) -> dict[str, xr.DataArray]:
+        """Fit the motion of intervals; one task each where lazy.
+
+        Parameters
+        ----------
+        which : ndarray of int
+            Numbers of the intervals.
+        settings : mapping
+            Of `xr_spde.latent.motion.fit_motion`.
+
+        Returns
+        -------
+        dict of DataArray (interval, ...)
+            ``q`` (component, y, x) in cells per interval along increasing x and y, stored as the
+            images are, and scalars ``mismatch``, ``noise``, ``folded``, ``beyond_search``.
+        """
+        first, second = self.ends(which, INTERVAL)
+        space = (self.grid.y_dim, self.grid.x_dim)
+        scalars = {name: Output(()) for name in ("mismatch", "noise", "folded")}
+        results = apply_core(
+            _fit,
+            first,
+            second,
+            xr.DataArray(which, dims=INTERVAL),
+            core_dims=[space, space, ()],
+            output={
+                "q": Output((COMPONENT, *space), self.data.dtype, {COMPONENT: 2}),
+                **scalars,
+                "beyond_search": Output((), np.bool_),
+            },
+            kwargs={
+                "grid": self.grid,
+                "cells": self.cells,
+                "names": {int(k): self.described(int(k)) for k in which},
+                "settings": dict(settings),
+            },
+        )
+        return {name: da.drop_attrs() for name, da in results.items()}
+
+
+def cells_of(grid: Grid) -> Cells:
+    """Cells of a grid, in metres where its coordinates have a length.
+
+    Parameters
+    ----------
+    grid : Grid
+        The grid.
+
+    Returns
+    -------
+    Cells
+
+    Raises
+    ------
+    GridError
+        Latitudes beyond 85 degrees, where cells are too narrow to follow a motion across them.
+    """
+    if grid.kind == "index":
+        return Cells(grid.ny, grid.nx, periodic_x=grid.periodic_x)
+    if grid.kind == "geographic" and np.abs(grid.canonical_y()).max() > _POLAR:
+        raise GridError(
+            f"{grid.y_dim!r} reaches {grid.canonical_y()[np.abs(grid.canonical_y()).argmax()]:g} "
+            f"degrees; beyond {_POLAR:g} the cells of a latitude-longitude grid are too narrow for "
+            "a motion across them; reproject to a polar stereographic grid, or select "
+            f".sel({grid.y_dim}=slice(...)) up to {_POLAR:g}"
+        )
+    dy, dx = grid.cell_size()
+    return Cells(grid.ny, grid.nx, dy, dx, grid.periodic_x)
+
+
+def _fit(
+    u0: NDArray[Any],
+    u1: NDArray[Any],
+    number: NDArray[np.intp],
+    *,
+    grid: Grid,
+    cells: Cells,
+    names: Mapping[int, str],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    try:
+        motion = fit_motion(grid.to_canonical(u0), grid.to_canonical(u1), cells, **settings)
+    except ParameterError as error:
+        raise ParameterError(f"no motion {names[int(number)]}: {error}") from error
+    return {
+        "q": grid.from_canonical(motion.velocity),
+        "mismatch": motion.mismatch,
+        "noise": motion.noise,
+        "folded": np.nan if motion.report is None else motion.report.folded,
+        "beyond_search": motion.beyond_search,
+    }

@@ -1,0 +1,211 @@
+"""Methods scored on withheld frames of labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import GridError, ParameterError, unknown
+from xr_spde._core.lazyimport import has_module
+from xr_spde._core.provenance import provenance
+from xr_spde._core.warn import warn
+from xr_spde.fields.cells import Cells
+from xr_spde.labels.arrays import array_of, as_float
+from xr_spde.labels.grid import Grid, same_grid
+from xr_spde.labels.lazy import Output, apply_core, is_lazy
+from xr_spde.latent.baselines import BASELINES
+from xr_spde.latent.compare import compare
+from xr_spde.latent.frames import BLENDS
+from xr_spde.latent.reading import ImageSequence
+
+__all__ = ["compare_methods"]
+
+_SCORES = {
+    "rmse": "root mean square error",
+    "ssim": "structural similarity",
+    "sharpness": "mean squared gradient over that of the truth",
+    "seconds": "CPU time",
+    "missing": "share of the cells of the truth that the frame leaves missing",
+}
+_NEEDS = {
+    "cv2": ("flow", "farneback", "dis", "dis-splat"),
+    "ot": ("transport", "transport-exact"),
+}
+
+
+def compare_methods(
+    obj: xr.DataArray | xr.Dataset,
+    truth: xr.DataArray | xr.Dataset,
+    *,
+    methods: Sequence[str] | None = None,
+    blend: str = "area",
+    dim: str | None = None,
+    x: str | None = None,
+    y: str | None = None,
+) -> xr.Dataset:
+    """Score methods on frames that were taken and withheld.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        Two or more images (time, y, x); further dimensions are mapped over.
+    truth : DataArray or Dataset
+        Images on the same grid at one or several times between, which are not in ``obj``; cells
+        count where they are known.
+    methods : sequence of str, optional
+        ``"field"`` and names of `xr_spde.latent.baselines.BASELINES`; all by default. Those whose
+        library is not installed are passed over with a warning.
+    blend : {"area", "expected"}
+        Of "field"; see `xr_spde.latent.frames.frame_between`.
+    dim : str, optional
+        Name of the time axis.
+    x, y : str, optional
+        Names of the horizontal axes.
+
+    Returns
+    -------
+    Dataset (time, ..., approach)
+        ``rmse``, ``ssim`` (1 at best), ``sharpness`` (below 1 is blurred), CPU ``seconds`` and
+        ``missing``; ``.to_dataframe()`` prints the table. Lazy where ``obj`` is.
+
+    Raises
+    ------
+    ParameterError
+        A truth without a time, at the time of a frame, or outside the frames.
+    GridError
+        A truth on another grid.
+    UnknownNameError
+        An unknown method.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.latent import compare_methods
+    >>> from xr_spde.latent.cases import make_case
+    >>> case = make_case("tex_rot", 32)
+    >>> stack = np.array([case.u0, case.frame(0.5), case.u1])
+    >>> frames = xr.DataArray(stack, {"time": [0, 1, 2]}, ("time", "y", "x"))
+    >>> scores = compare_methods(
+    ...     frames.sel(time=[0, 2]), frames.sel(time=1), methods=["field", "linear"]
+    ... )
+    >>> bool(scores.rmse.sel(approach="field") < scores.rmse.sel(approach="linear"))
+    True
+    """
+    methods = ("field", *BASELINES) if methods is None else methods
+    for name in methods:
+        if name not in ("field", "flow", *BASELINES):
+            raise unknown("method", name, ("field", "flow", *BASELINES))
+    if blend not in BLENDS:
+        raise unknown("blend", blend, BLENDS)
+    da = array_of(obj, x=x, y=y)
+    frames = ImageSequence.of(da, dim=dim, x=x, y=y)
+    grid, axis = frames.grid, frames.time
+    known = _known(as_float(array_of(truth, x=x, y=y)), frames)
+    when, numbers = axis.read(known[axis.dim])
+    which, tau = _between(frames, np.atleast_1d(numbers), np.atleast_1d(when.values))
+    able = _able(methods)
+    if not able:
+        raise ParameterError("no method is left to compare; name some that need no library")
+    space = (grid.y_dim, grid.x_dim)
+    first, second = frames.ends(which, axis.dim)
+    scalar = known.ndim == 2 or axis.dim not in known.dims
+    stack = known.expand_dims(axis.dim) if scalar else known
+    stack = stack.drop_vars([k for k, c in stack.coords.items() if axis.dim in c.dims])
+    stack = stack.transpose(axis.dim, ..., *space)
+    if is_lazy(stack):
+        stack = stack.chunk({d: -1 if d in space else 1 for d in stack.dims})
+    results = apply_core(
+        _scored,
+        first,
+        second,
+        stack,
+        xr.DataArray(tau, dims=axis.dim),
+        core_dims=[space, space, space, ()],
+        output={
+            name: Output(("approach",), np.float64, {"approach": len(able)}) for name in _SCORES
+        },
+        kwargs={"grid": grid, "cells": frames.cells, "methods": able, "blend": blend},
+    )
+    made = xr.Dataset({k: v.drop_attrs() for k, v in results.items()}).drop_vars(
+        [name for name in (grid.y_dim, grid.x_dim) if name in first.coords], errors="ignore"
+    )
+    made = made.isel({axis.dim: 0}) if scalar else made
+    made = made.assign_coords({axis.dim: when.variable, "approach": list(able)})
+    for name, text in _SCORES.items():
+        units = {"rmse": da.attrs.get("units"), "seconds": "s"}.get(name, "1")
+        made[name].attrs = {"long_name": text, **({"units": units} if units else {})}
+    return made.assign_attrs(provenance("compare", blend=blend))
+
+
+def _known(truth: xr.DataArray, frames: ImageSequence) -> xr.DataArray:
+    """Truth with the order of cells of the frames."""
+    grid, dim = frames.grid, frames.time.dim
+    if dim not in truth.coords:
+        raise ParameterError(
+            f"truth has no coordinate {dim!r}, so its time is not known; add it with "
+            f".assign_coords({dim}=...)"
+        )
+    missing = [d for d in (grid.y_dim, grid.x_dim) if d not in truth.dims]
+    if missing:
+        raise GridError(
+            f"truth lacks the dimensions {missing} of the frames; give it on their grid"
+        )
+    own = Grid.from_object(truth, x=grid.x_dim, y=grid.y_dim)
+    same_grid(grid, own, names=("the sequence of frames", "truth"))
+    if (own.y_descending, own.x_descending, own.roll) != (
+        grid.y_descending,
+        grid.x_descending,
+        grid.roll,
+    ):
+        raise GridError(
+            "truth is stored in another order of cells than the frames; sort one of them"
+        )
+    return truth
+
+
+def _between(
+    frames: ImageSequence, asked: NDArray[np.float64], labels: NDArray[Any]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    known = frames.time.numbers
+    bad = (asked < known[0]) | (asked > known[-1]) | np.isin(asked, known)
+    if bad.any():
+        raise ParameterError(
+            f"truth at {labels[bad][0]} is not between the frames, or is one of them; withhold it "
+            "from the frames first, for instance with .drop_sel()"
+        )
+    which = np.searchsorted(known, asked, side="right") - 1
+    return which, (asked - known[which]) / frames.lengths[which]
+
+
+def _able(methods: Sequence[str]) -> list[str]:
+    """Methods whose library is installed; says which are passed over."""
+    lacking = {k: [m for m in methods if m in v] for k, v in _NEEDS.items() if not has_module(k)}
+    for library, names in lacking.items():
+        if names:
+            warn(
+                f"{library} is not installed, so {', '.join(map(repr, names))} are passed over; "
+                "type: pip install 'xr_spde[frames]'"
+            )
+    return [name for name in methods if not any(name in names for names in lacking.values())]
+
+
+def _scored(
+    u0: NDArray[Any],
+    u1: NDArray[Any],
+    truth: NDArray[Any],
+    tau: NDArray[np.float64],
+    *,
+    grid: Grid,
+    cells: Cells,
+    methods: Sequence[str],
+    blend: str,
+) -> Mapping[str, NDArray[np.float64]]:
+    first, second, known = (grid.to_canonical(u) for u in (u0, u1, truth))
+    names = [{"flow": "dis"}.get(name, name) for name in methods]
+    card = compare(first, second, known, tau=float(tau), methods=names, cells=cells, blend=blend)
+    scores = [card[name] for name in names]
+    return {key: np.array([getattr(score, key) for score in scores]) for key in _SCORES}

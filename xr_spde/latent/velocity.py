@@ -1,0 +1,297 @@
+"""Velocity of what images show, in metres per second, and what follows from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import ParameterError, SchemaError, unknown
+from xr_spde._core.provenance import provenance
+from xr_spde._core.warn import warn
+from xr_spde.fields.cells import Cells
+from xr_spde.fields.sampling import fill_nearest
+from xr_spde.labels.arrays import array_of
+from xr_spde.labels.grid import Grid, same_grid
+from xr_spde.labels.lazy import Output, apply_core, is_lazy
+from xr_spde.labels.times import TimeAxis
+from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
+
+__all__ = ["MEDIA", "velocity"]
+
+MEDIA: dict[str, dict[str, tuple[str, str]]] = {
+    "sea_ice": {
+        "u": ("eastward_sea_ice_velocity", "sea_ice_x_velocity"),
+        "v": ("northward_sea_ice_velocity", "sea_ice_y_velocity"),
+        "divergence": ("divergence_of_sea_ice_velocity", "divergence_of_sea_ice_velocity"),
+    },
+    "sea_water": {
+        "u": ("eastward_sea_water_velocity", "sea_water_x_velocity"),
+        "v": ("northward_sea_water_velocity", "sea_water_y_velocity"),
+        "vorticity": ("ocean_relative_vorticity", "ocean_relative_vorticity"),
+    },
+    "air": {
+        "u": ("eastward_wind", "x_wind"),
+        "v": ("northward_wind", "y_wind"),
+        "divergence": ("divergence_of_wind", "divergence_of_wind"),
+        "vorticity": ("atmosphere_relative_vorticity", "atmosphere_relative_vorticity"),
+    },
+}
+"""CF standard names by what moves, on geographic and on other grids."""
+
+_MAPS = ("u", "v", "divergence", "vorticity", "shear")
+
+
+def velocity(
+    obj: xr.DataArray | xr.Dataset,
+    *,
+    medium: str | None = None,
+    brightness: str = "auto",
+    search: float = 0.25,
+    smoothness: float | None = None,
+    dim: str | None = None,
+    x: str | None = None,
+    y: str | None = None,
+) -> xr.Dataset:
+    r"""Velocity between each frame and the next, steady over the interval.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        Two or more images (time, y, x); further dimensions are mapped over. NaN is missing.
+        Several variables give a dimension ``variable``.
+    medium : {"sea_ice", "sea_water", "air"}, optional
+        What moves: gives the variables their CF standard names.
+    brightness, search, smoothness
+        See `xr_spde.latent.motion.fit_motion`.
+    dim : str, optional
+        Name of the time axis.
+    x, y : str, optional
+        Names of the horizontal axes.
+
+    Returns
+    -------
+    Dataset (time, ..., y, x)
+        One entry per interval, at its middle, with its ends in ``time_bounds``; lazy where ``obj``
+        is. ``u`` and ``v`` along increasing x and y (eastward and northward on a
+        latitude-longitude grid, along the axes of a projected one), m s-1; ``divergence``,
+        ``vorticity`` and ``shear`` :math:`\sqrt{(u_x - v_y)^2 + (u_y + v_x)^2}` with the metric of
+        the grid, s-1; ``opening_rate``, the integral of positive divergence, m2 s-1; NaN where
+        neither image has data. Of each fit: ``mismatch`` of the images along the motion and
+        ``noise`` in standard deviations, ``folded`` (share of cells where paths cross) and
+        ``beyond_search`` (the motion is about as long as was searched for).
+
+    Raises
+    ------
+    ParameterError
+        Fewer than two frames, times that do not increase, frames without data or constant.
+    GridError
+        No regular grid, or latitudes beyond 85 degrees.
+    UnknownNameError
+        For another medium.
+
+    Warns
+    -----
+    UserWarning
+        Where coordinates have no length or no unit of time, so that m s-1 is out of reach.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.latent import velocity
+    >>> from xr_spde.latent.textures import texture
+    >>> j, i = np.mgrid[0:32, 0:32]
+    >>> pair = [texture(1, j, i), texture(1, j, i - 2.0)]  # two cells along x
+    >>> km = 1e3 * np.arange(32)
+    >>> x, y = ("x", km, {"units": "m"}), ("y", km, {"units": "m"})
+    >>> time = np.array(["2020-03-01T00", "2020-03-01T01"], "datetime64[ns]")
+    >>> found = velocity(xr.DataArray(pair, {"time": time, "y": y, "x": x}, ("time", "y", "x")))
+    >>> print(f"{float(found.u.median()):.2f} m/s, expected {2 * 1000 / 3600:.2f}")
+    0.56 m/s, expected 0.56
+    """
+    if medium is not None and medium not in MEDIA:
+        raise unknown("medium", medium, MEDIA)
+    da = array_of(obj, x=x, y=y)
+    frames = ImageSequence.of(da, dim=dim, x=x, y=y)
+    _warn_units(frames)
+    settings = {"brightness": brightness, "search": search, "smoothness": smoothness}
+    every = np.arange(frames.lengths.size)
+    fitted = frames.fits(every, settings)
+    maps = _maps(frames, every, fitted.pop("q"))
+    named = {**maps, **fitted}
+    time = frames.time.dim
+    order = [d for d in da.dims if d not in (frames.grid.y_dim, frames.grid.x_dim)]
+    bounds = np.stack([frames.time.coordinate.values[k:][: every.size] for k in (0, 1)], axis=1)
+    middle = xr.Variable(time, frames.time.middle(), frames.time.coordinate.attrs)
+    middle.encoding = frames.time.encoding
+    result = xr.Dataset({name: part.rename({INTERVAL: time}) for name, part in named.items()})
+    result = result.transpose(*order, frames.grid.y_dim, frames.grid.x_dim, missing_dims="ignore")
+    middle.attrs["bounds"] = f"{time}_bounds"
+    result = result.assign_coords({time: middle, f"{time}_bounds": ((time, "bounds"), bounds)})
+    for name in result.data_vars:
+        result[name].attrs = _attrs(str(name), frames, medium, da)
+    return result.assign_attrs(provenance("velocity", brightness=brightness, search=search))
+
+
+def _warn_units(frames: ImageSequence) -> None:
+    timed = np.isfinite(frames.time.unit)
+    if frames.metric and timed:
+        return
+    lacking = [] if frames.metric else [f"{frames.grid.y_dim!r} and {frames.grid.x_dim!r}"]
+    lacking += [] if timed else [repr(frames.time.dim)]
+    length, duration = _units(frames)
+    warn(
+        f"the coordinates {' and '.join(lacking)} have no units, so the velocity is in {length} "
+        f"per {duration}; give them the attribute units (m, km, degrees_north, s, h, days ...) to "
+        "have m s-1"
+    )
+
+
+def _units(frames: ImageSequence) -> tuple[str, str]:
+    length = "m" if frames.metric else "cell"
+    return length, "s" if np.isfinite(frames.time.unit) else "unit of time"
+
+
+def _maps(
+    frames: ImageSequence, which: NDArray[np.intp], q: xr.DataArray
+) -> dict[str, xr.DataArray]:
+    first, second = frames.ends(which, INTERVAL)
+    space = (frames.grid.y_dim, frames.grid.x_dim)
+    return apply_core(
+        _derived,
+        q,
+        first,
+        second,
+        xr.DataArray(frames.lengths[which], dims=INTERVAL),
+        core_dims=[(COMPONENT, *space), space, space, ()],
+        output={
+            **{name: Output(space, frames.data.dtype) for name in _MAPS},
+            "opening_rate": Output(()),
+        },
+        kwargs={"grid": frames.grid, "cells": frames.cells},
+    )
+
+
+def _derived(
+    q: NDArray[Any],
+    u0: NDArray[Any],
+    u1: NDArray[Any],
+    length: NDArray[np.float64],
+    *,
+    grid: Grid,
+    cells: Cells,
+) -> dict[str, Any]:
+    """Velocity and its derivatives from cells per interval."""
+    moved = grid.to_canonical(q)
+    hidden = np.isnan(u0) & np.isnan(u1)
+    u, v = cells.to_metres(moved, seconds=float(length))
+    rates = {name: part / float(length) for name, part in cells.kinematics(moved).items()}
+    found = {
+        "u": u,
+        "v": v,
+        "divergence": rates["divergence"],
+        "vorticity": rates["vorticity"],
+        "shear": rates["deformation"],
+    }
+    maps = {k: np.where(hidden, np.nan, grid.from_canonical(m)) for k, m in found.items()}
+    size = (cells.height * cells.width)[:, None]
+    opening = grid.from_canonical(np.maximum(found["divergence"], 0) * size)
+    return {**maps, "opening_rate": opening[~hidden].sum()}
+
+
+def _attrs(
+    name: str, frames: ImageSequence, medium: str | None, da: xr.DataArray
+) -> dict[str, object]:
+    length, duration = _units(frames)
+    rate = f"{duration}-1" if duration == "s" else f"({duration})-1"
+    geographic = frames.grid.kind == "geographic"
+    along = ("eastward", "northward") if geographic else ("along x", "along y")
+    known = {
+        "u": (f"velocity {along[0]}", f"{length} {rate}"),
+        "v": (f"velocity {along[1]}", f"{length} {rate}"),
+        "divergence": ("divergence of the velocity", rate),
+        "vorticity": ("relative vorticity", rate),
+        "shear": ("shear rate", rate),
+        "opening_rate": ("integral of positive divergence", f"{length}2 {rate}"),
+        "mismatch": ("mean absolute difference of images carried into each other", "1"),
+        "noise": ("noise over standard deviation of the images", "1"),
+        "folded": ("share of cells where paths cross", "1"),
+        "beyond_search": ("motion about as long as was searched for", "1"),
+    }
+    text, units = known[name]
+    attrs: dict[str, object] = {"long_name": text, "units": units}
+    standard = MEDIA.get(medium or "", {}).get(name)
+    if standard is not None and units.startswith(("m s", "s-1")):
+        attrs["standard_name"] = standard[0 if geographic else 1]
+    if name in _MAPS and "grid_mapping" in da.attrs:
+        attrs["grid_mapping"] = da.attrs["grid_mapping"]
+    return attrs
+
+
+def given_motion(frames: ImageSequence, motion: xr.Dataset) -> xr.DataArray:
+    """Turn the result of `velocity` back into cells per interval.
+
+    Parameters
+    ----------
+    frames : ImageSequence
+        The frames it belongs to.
+    motion : Dataset
+        With ``u`` and ``v``.
+
+    Returns
+    -------
+    DataArray (interval, ..., component, y, x)
+
+    Raises
+    ------
+    SchemaError
+        Without u and v.
+    GridError
+        On another grid.
+    ParameterError
+        Of other intervals.
+    """
+    if not isinstance(motion, xr.Dataset) or not {"u", "v"} <= set(motion.data_vars):
+        raise SchemaError("motion lacks u and v; pass what .latent.velocity() returned")
+    grid, time = frames.grid, frames.time
+    own = Grid.from_object(motion["u"], x=grid.x_dim, y=grid.y_dim)
+    same_grid(grid, own, names=("the sequence of frames", "motion"))
+    bounds = motion.coords.get(f"{time.dim}_bounds")
+    ends = time.coordinate.values
+    if bounds is None or bounds.shape != (ends.size - 1, 2) or not _same(bounds.values, time):
+        raise ParameterError(
+            f"motion is not of the {ends.size - 1} intervals of these frames along {time.dim!r}; "
+            "pass what .latent.velocity() returned for the same frames"
+        )
+    if own.y_descending != grid.y_descending or own.x_descending != grid.x_descending:
+        raise ParameterError("motion is stored in another direction than the frames; sort one")
+    space = (grid.y_dim, grid.x_dim)
+    # labels of the frames come back with the images
+    u, v = (motion[n].drop_vars(list(motion[n].coords)).rename({time.dim: INTERVAL}) for n in "uv")
+    if is_lazy(motion):
+        u, v = (p.chunk({d: -1 if d in space else 1 for d in p.dims}) for p in (u, v))
+    return apply_core(
+        _in_cells,
+        u,
+        v,
+        xr.DataArray(frames.lengths, dims=INTERVAL),
+        core_dims=[space, space, ()],
+        output={"q": Output((COMPONENT, *space), frames.data.dtype, {COMPONENT: 2})},
+        kwargs={"grid": grid, "cells": frames.cells},
+    )["q"]
+
+
+def _same(bounds: NDArray[Any], time: TimeAxis) -> bool:
+    """Whether bounds are those of the intervals, but for the rounding of a file."""
+    _, numbers = time.read(bounds.ravel())
+    off = numbers.reshape(-1, 2) - np.stack([time.numbers[:-1], time.numbers[1:]], axis=1)
+    return bool(np.abs(off).max() <= 1e-6 * np.diff(time.numbers).min())
+
+
+def _in_cells(
+    u: NDArray[Any], v: NDArray[Any], length: NDArray[Any], *, grid: Grid, cells: Cells
+) -> NDArray[Any]:
+    filled = (fill_nearest(grid.to_canonical(part)) for part in (u, v))
+    return grid.from_canonical(cells.to_cells(*filled, seconds=float(length)))
