@@ -1,0 +1,74 @@
+"""The latent model on labelled images: the same frames by every way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+pytest.importorskip("torch")
+
+from xr_spde.errors import ParameterError
+from xr_spde.latent.cases import make_case
+from xr_spde.latent.dynamics import LatentDynamics
+
+SHORT = {"iterations": 20, "patch": 32, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def images() -> xr.DataArray:
+    """Rows from north to south; the middle is known."""
+    case = make_case("tex_rot", 48)
+    stack = np.stack([case.u0, case.frame(0.5), case.u1])[:, ::-1]
+    times = np.array(["2020-03-01T00", "2020-03-01T03", "2020-03-01T06"], "datetime64[ns]")
+    coords = {"time": times, "y": np.arange(48.0)[::-1], "x": np.arange(48.0)}
+    return xr.DataArray(stack, coords, ("time", "y", "x"), "a", {"units": "K"})
+
+
+@pytest.fixture(scope="module")
+def model(images):
+    return images.isel(time=[0, 2]).latent.fit(seed=3, **SHORT)
+
+
+def test_frames_of_a_fit_given_or_new_lazy_or_not(images, model, tmp_path):
+    pair, middle = images.isel(time=[0, 2]), images.isel(time=1)
+    given = pair.latent.interpolate(middle.time, method="latent", model=model)
+    blend = pair.latent.interpolate(middle.time, method="linear")
+    assert np.abs(given - middle).mean() < 0.3 * np.abs(blend - middle).mean()
+    assert given.dims == ("y", "x")
+    assert given.attrs["units"] == "K"
+    lazy = pair.chunk({"time": 1, "y": 20}).latent.interpolate(
+        middle.time, method="latent", seed=3, **SHORT
+    )
+    assert lazy.chunks is not None
+    np.testing.assert_allclose(lazy, given, atol=1e-6)
+    model.save(tmp_path / "model")
+    again = pair.latent.interpolate(
+        middle.time, method="latent", model=LatentDynamics.load(tmp_path / "model")
+    )
+    np.testing.assert_allclose(again, given, atol=1e-6)
+    detailed = pair.latent.interpolate(middle.time, method="latent", model=model, uncertainty=True)
+    assert set(detailed.data_vars) == {"a", "disagreement", "seen"}
+
+
+def test_states_there_and_back(images, model):
+    states = images.latent.encode(model)
+    assert states.dims == ("time", "channel", "y", "x")
+    back = states.latent.decode(model)
+    assert back.dims == images.dims
+    assert np.abs(back - images).max() < 0.02
+    lazy = images.chunk({"y": 10}).latent.encode(model)
+    np.testing.assert_allclose(lazy.compute(), states, atol=1e-6)
+    with pytest.raises(ParameterError, match="channel"):
+        images.latent.decode(model)
+    with pytest.raises(ParameterError, match="48"):
+        images.isel(x=slice(8, None)).latent.encode(model)
+
+
+def test_a_model_of_other_frames_is_refused(images, model):
+    with pytest.raises(ParameterError, match="fit it to them"):
+        images.latent.interpolate("2020-03-01T01", method="latent", model=model)
+    with pytest.raises(ParameterError, match="level"):
+        images.expand_dims(level=2).latent.fit(**SHORT)
+    with pytest.raises(ParameterError, match="means nothing"):
+        images.latent.interpolate("2020-03-01T01", model=model)
