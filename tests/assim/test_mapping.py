@@ -44,7 +44,7 @@ TIMES = START + np.arange(DAYS) * DAY
 
 def dense(prior, points, error):
     """Kriging with the dense covariance of the recipe, observations by weights made here."""
-    from xr_spde.assim.prior import read_prior
+    from xr_spde.assim.prior_recipe import read_prior
 
     recipe, maps = read_prior(prior)
     land = np.isnan(maps["std"].values)
@@ -284,3 +284,30 @@ def test_priors_on_another_grid_and_others_are_refused():
         guess.assim.assimilate(points, method="oi-gaussian", obs_error=0.1)
     with pytest.raises(ParameterError, match="localization"):
         prior.assim.assimilate(points, obs_error=0.1, localization=1e5)
+
+
+def test_tracks_score_maps_at_their_own_times(solved):
+    _, points, found = solved
+    told = found.assim.score(points, obs_error=0.03)
+    at = {k: points[k] for k in ("time", "lat", "lon")}
+    # what is NaN on land has no weight there, so that only points far from it compare with interp
+    mean, std = (found[k].interp(at) for k in ("mean", "std"))
+    clear = mean.notnull()
+    inside = points[clear]
+    some = found.assim.score(inside, obs_error=0.03)
+    error = (mean - points)[clear]
+    assert int(told["count"]) == 25
+    assert some["rmse"].item() == pytest.approx(float(np.sqrt((error**2).mean())))
+    within = abs(error) <= 1.6448536 * np.hypot(std[clear], 0.03)
+    assert some["coverage"].sel(level=0.9).item() == pytest.approx(float(within.mean()))
+    with pytest.raises(ParameterError, match="within the times"):
+        found.assim.score(points.assign_coords(time=points.time + 99 * DAY))
+    with pytest.raises(ParameterError, match="obs_error"):
+        found.assim.score(found["mean"], obs_error=-1.0)
+
+
+def test_challenge_scores_from_the_accessor(solved):
+    _, _, found = solved
+    told = found.assim.score(1.1 * found["mean"], challenge=True)
+    assert told["mu"].item() == pytest.approx(1 - 0.1 / 1.1)
+    assert set(told) == {"score", "mu", "sigma", "lambda_x", "lambda_t"}

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import xr_spde  # noqa: F401  registers the accessors
-from xr_spde.assim.prior import read_prior
+from xr_spde.assim.prior_recipe import read_prior
 from xr_spde.errors import AxisNotFoundError, ParameterError, SchemaError, UnknownNameError
 
 TRUE = {"length": 70.0, "length_across": 40.0, "angle": 0.5, "decay_time": 6.0, "u": 0.1,
@@ -93,6 +93,14 @@ def test_smooth_maps_follow_what_varies():
     prior = fields.assim.spde_prior(alpha=2, mean=0.4, knots=(1, 3), stderr=False)
     ratio = float(prior["std"].isel(x=-1).mean() / prior["std"].isel(x=0).mean())
     assert 0.5 * np.e**2 < ratio < 2.0 * np.e**2
+
+
+def test_lengths_beyond_the_fields_are_warned_of():
+    fields = draw(6, 8, 9)
+    # a field that hardly changes
+    still = fields[0].drop_vars("time") - 0.4 + 0.01 * (fields - 0.4)
+    with pytest.warns(UserWarning, match="do not say how far"):
+        still.transpose("time", "y", "x").assim.spde_prior(alpha=2, mean=0.0, stderr=False)
 
 
 def test_bad_fields_are_refused():

@@ -252,6 +252,8 @@ class AssimAccessor(Generic[Obj]):
         dim: str | None = None,
         *,
         weights: str | None = "area",
+        challenge: bool = False,
+        obs_error: float | None = None,
         x: str | None = None,
         y: str | None = None,
     ) -> xr.Dataset:
@@ -265,6 +267,10 @@ class AssimAccessor(Generic[Obj]):
             Dimension of the members.
         weights : {"area"} or None
             Of the cells.
+        challenge : bool, default False
+            Give mu, sigma, lambda_x and lambda_t of the SSH mapping challenge instead.
+        obs_error : float, optional
+            Of a truth along tracks with times, against maps at several times.
         x, y : str, optional
             Names of the horizontal axes.
 
@@ -276,7 +282,16 @@ class AssimAccessor(Generic[Obj]):
         """
         from xr_spde import assim
 
-        return assim.score(self._obj, truth, dim, weights=weights, x=x, y=y)
+        return assim.score(
+            self._obj,
+            truth,
+            dim,
+            weights=weights,
+            challenge=challenge,
+            obs_error=obs_error,
+            x=x,
+            y=y,
+        )
 
 
 @xr.register_dataarray_accessor("assim")

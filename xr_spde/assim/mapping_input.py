@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.rng import resolve_seed
 from xr_spde.assim.observations import Observations
-from xr_spde.assim.prior import PriorRecipe, read_prior
+from xr_spde.assim.prior_recipe import PriorRecipe, read_prior
 from xr_spde.assim.reading import Gridded, as_gridded
 from xr_spde.assim.times import as_times, check_times, step_of, time_dim
 from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_gridded, read_points

@@ -14,7 +14,9 @@ from scipy.special import ndtr
 from xr_spde._core.errors import AxisNotFoundError, DTypeError, ParameterError, unknown
 from xr_spde._core.provenance import provenance
 from xr_spde.assim.at_points import at_points, is_points
+from xr_spde.assim.challenge import challenge_scores
 from xr_spde.assim.ensembles import read_ensemble
+from xr_spde.assim.track_score import has_times, score_tracks
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.grid import Grid, same_grid
@@ -66,6 +68,8 @@ def score(
     dim: str | None = None,
     *,
     weights: str | None = "area",
+    challenge: bool = False,
+    obs_error: float | None = None,
     x: str | None = None,
     y: str | None = None,
 ) -> xr.Dataset:
@@ -85,6 +89,12 @@ def score(
         Dimension of the members.
     weights : {"area"} or None
         Of the cells: cos(latitude) on geographic grids, or all alike. Points are all alike.
+    challenge : bool, default False
+        Whether to give the scores of the SSH mapping challenge instead, for maps (time, Y, X) and a
+        gridded truth at the same times; see `xr_spde.assim.challenge.challenge_scores`.
+    obs_error : float, optional
+        Of a truth at points with times, against maps of ``mean`` and ``std`` (time, Y, X): their
+        standard deviation, which is added; see `xr_spde.assim.track_score.score_tracks`.
     x, y : str, optional
         Names of the horizontal axes.
 
@@ -122,6 +132,16 @@ def score(
     """
     if weights not in ("area", None):
         raise unknown("weights", weights, ("area", "None"))
+    if challenge:
+        mapped = obj["mean"] if isinstance(obj, xr.Dataset) else obj
+        return challenge_scores(mapped, _of(truth, "mean"), x=x, y=y)
+    if dim is None and has_times(obj, truth):
+        return score_tracks(obj, truth, obs_error=obs_error or 0.0, x=x, y=y)  # type: ignore[arg-type]
+    if obs_error is not None:
+        raise ParameterError(
+            "obs_error was given; it belongs to a truth at points with times, against maps of mean "
+            "and std at several times"
+        )
     try:
         ensemble = read_ensemble(obj, dim, x=x, y=y)
     except AxisNotFoundError:

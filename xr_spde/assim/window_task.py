@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from xr_spde._core.rng import member_generator
-from xr_spde.assim.prior import PriorRecipe
+from xr_spde.assim.prior_recipe import PriorRecipe
 from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries
 from xr_spde.assim.windows import spacetime_rows
 from xr_spde.fields.gaussian import GaussianCovariance, interpolate
