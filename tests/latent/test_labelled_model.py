@@ -65,10 +65,33 @@ def test_states_there_and_back(images, model):
         images.isel(x=slice(8, None)).latent.encode(model)
 
 
+def test_velocity_of_a_model(images, model):
+    pair = images.isel(time=[0, 2])
+    pair = pair.assign_coords(
+        y=("y", pair.y.values, {"units": "km"}), x=("x", pair.x.values, {"units": "km"})
+    )
+    moved = pair.latent.velocity(model=pair.latent.fit(seed=3, **SHORT))
+    plain = pair.latent.velocity()
+    # a turn by 20 degrees in 6 h, from x to y
+    turn = 2 * np.radians(20) / (6 * 3600)
+    for found in (moved, plain):
+        inner = found.isel(time=0, x=slice(8, -8), y=slice(8, -8))
+        assert float(inner.vorticity.median()) / turn == pytest.approx(1, rel=0.1)
+    assert moved["u_spread"].dims == ("y", "x")
+    assert moved["u_spread"].attrs["units"] == "m s-1"
+    frame = pair.latent.interpolate("2020-03-01T03", motion=moved)
+    assert np.abs(frame - images.isel(time=1))[8:-8, 8:-8].mean() < 0.01
+
+
 def test_a_model_of_other_frames_is_refused(images, model):
     with pytest.raises(ParameterError, match="fit it to them"):
         images.latent.interpolate("2020-03-01T01", method="latent", model=model)
     with pytest.raises(ParameterError, match="level"):
         images.expand_dims(level=2).latent.fit(**SHORT)
+    with pytest.raises(ParameterError, match="level"):
+        images.isel(time=[0, 2]).expand_dims(level=2).latent.velocity(model=model)
+    two = xr.Dataset({"a": images.isel(time=[0, 2]), "b": images.isel(time=[0, 2])})
+    with pytest.raises(ParameterError, match="one variable"):
+        two.latent.interpolate("2020-03-01T01", method="latent", model=model)
     with pytest.raises(ParameterError, match="means nothing"):
         images.latent.interpolate("2020-03-01T01", model=model)

@@ -224,6 +224,7 @@ class LatentAccessor(Generic[Obj]):
         self,
         *,
         medium: str | None = None,
+        model: LatentDynamics | None = None,
         brightness: str = "auto",
         search: float = 0.25,
         smoothness: float | None = None,
@@ -237,6 +238,8 @@ class LatentAccessor(Generic[Obj]):
         ----------
         medium : {"sea_ice", "sea_water", "air"}, optional
             What moves: gives the variables their CF standard names.
+        model : LatentDynamics, optional
+            What `fit` returned for these frames, instead of a new fit.
         brightness, search, smoothness
             See `xr_spde.latent.motion.fit_motion`.
         dim, x, y : str, optional
@@ -254,6 +257,7 @@ class LatentAccessor(Generic[Obj]):
         return latent.velocity(
             self._obj,
             medium=medium,
+            model=model,
             brightness=brightness,
             search=search,
             smoothness=smoothness,

@@ -139,11 +139,15 @@ def interpolate(
     )
     if isinstance(obj, xr.DataArray):
         return one(obj)
-    return _each_variable(obj, one, uncertainty, dim=dim, x=x, y=y)
+    return _each_variable(obj, one, uncertainty, model, dim=dim, x=x, y=y)
 
 
 def _each_variable(
-    ds: xr.Dataset, one: Callable[[xr.DataArray], Any], uncertainty: bool, **axes: str | None
+    ds: xr.Dataset,
+    one: Callable[[xr.DataArray], Any],
+    uncertainty: bool,
+    model: Any,
+    **axes: str | None,
 ) -> xr.Dataset:
     """Variables with times one by one, the others as they are."""
     if uncertainty:
@@ -156,6 +160,10 @@ def _each_variable(
         for name, da in ds.data_vars.items()
         if {dim, *space} <= set(da.dims) and da.dtype.kind in "fiub"
     ]
+    if model is not None and len(moving) > 1:
+        raise ParameterError(
+            f"a model holds the images of one variable, and there are {moving}; select one of them"
+        )
     still = {name: da for name, da in ds.data_vars.items() if dim not in da.dims}
     made = {name: one(ds[name]) for name in moving}
     return xr.Dataset(

@@ -15,13 +15,13 @@ from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core
 from xr_spde.latent.fit import fit_latent_dynamics
-from xr_spde.latent.reading import ImageSequence
+from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
 
 if TYPE_CHECKING:
     from xr_spde._core.rng import Seed
     from xr_spde.latent.dynamics import LatentDynamics
 
-__all__ = ["decode", "encode", "fit", "latent_frames"]
+__all__ = ["check_model", "decode", "encode", "fit", "latent_frames", "latent_motion"]
 
 
 def fit(
@@ -170,6 +170,12 @@ def _through(array: NDArray[Any], *, grid: Grid, function: Any) -> NDArray[Any]:
 def _stack(frames: ImageSequence) -> NDArray[np.floating]:
     """Images (time, y, x) in canonical order."""
     wanted = (frames.time.dim, frames.grid.y_dim, frames.grid.x_dim)
+    _check_one_sequence(frames)
+    return np.ascontiguousarray(frames.grid.to_canonical(frames.data.transpose(*wanted).to_numpy()))
+
+
+def _check_one_sequence(frames: ImageSequence) -> None:
+    wanted = (frames.time.dim, frames.grid.y_dim, frames.grid.x_dim)
     others = [str(d) for d in frames.data.dims if d not in wanted]
     if others:
         choice = ", ".join(f"{d}=0" for d in others)
@@ -177,7 +183,61 @@ def _stack(frames: ImageSequence) -> NDArray[np.floating]:
             f"a model is fitted to one sequence of images, and there are the dimensions {others}; "
             f"select, for instance .isel({choice})"
         )
-    return np.ascontiguousarray(frames.grid.to_canonical(frames.data.transpose(*wanted).to_numpy()))
+
+
+def check_model(frames: ImageSequence, model: LatentDynamics) -> None:
+    """Check that a model can belong to a sequence.
+
+    Parameters
+    ----------
+    frames : ImageSequence
+        The images.
+    model : LatentDynamics
+        What `fit` returned.
+
+    Raises
+    ------
+    ParameterError
+        A model of other times or another size, or further dimensions.
+    """
+    _check_one_sequence(frames)
+    same = model.cells.shape == frames.grid.shape
+    if not (same and np.array_equal(model.times, frames.time.numbers)):
+        raise ParameterError(
+            f"model was fitted to {len(model.times)} frames of {model.cells.shape} cells at other "
+            "times or on another grid than these frames; fit it to them"
+        )
+
+
+def latent_motion(frames: ImageSequence, model: LatentDynamics) -> dict[str, xr.DataArray]:
+    """Motion of a latent model in the middle of each interval.
+
+    Parameters
+    ----------
+    frames : ImageSequence
+        The images it was fitted to.
+    model : LatentDynamics
+        What `fit` returned.
+
+    Returns
+    -------
+    dict of DataArray
+        ``q`` (interval, component, y, x) in cells per interval, and ``u_spread``, ``v_spread``
+        (y, x) in metres per unit of time, the disagreement of the windows.
+    """
+    check_model(frames, model)
+    grid, numbers = frames.grid, frames.time.numbers
+    space = (grid.y_dim, grid.x_dim)
+    middle = 0.5 * (numbers[1:] + numbers[:-1])
+    q = np.stack([model.motion_at(t) * d for t, d in zip(middle, frames.lengths, strict=True)])
+    spread = frames.cells.to_metres(model.spread, seconds=model.span)
+    labels = {d: frames.data.coords[d] for d in space if d in frames.data.coords}
+    parts = {
+        f"{name}_spread": xr.DataArray(grid.from_canonical(part), labels, space)
+        for name, part in zip("uv", spread, strict=True)
+    }
+    dims = (INTERVAL, COMPONENT, *space)
+    return {"q": xr.DataArray(grid.from_canonical(q), labels, dims), **parts}
 
 
 def latent_frames(
@@ -214,12 +274,7 @@ def latent_frames(
         A model of other frames.
     """
     if model is not None:
-        same = model.frames.shape[1:] == frames.grid.shape
-        if not (same and np.array_equal(model.times, frames.time.numbers)):
-            raise ParameterError(
-                f"model was fitted to {len(model.times)} frames of {model.cells.shape} cells at "
-                "other times or on another grid than these frames; fit it to them"
-            )
+        check_model(frames, model)
     dim, space = frames.time.dim, (frames.grid.y_dim, frames.grid.x_dim)
     moment = "_moment"
     sizes = {moment: len(numbers)}

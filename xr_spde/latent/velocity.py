@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -17,7 +17,11 @@ from xr_spde.labels.arrays import array_of
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.labels.times import TimeAxis
+from xr_spde.latent.labelled_model import latent_motion
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
+
+if TYPE_CHECKING:
+    from xr_spde.latent.dynamics import LatentDynamics
 
 __all__ = ["MEDIA", "velocity"]
 
@@ -48,6 +52,7 @@ def velocity(
     obj: xr.DataArray | xr.Dataset,
     *,
     medium: str | None = None,
+    model: LatentDynamics | None = None,
     brightness: str = "auto",
     search: float = 0.25,
     smoothness: float | None = None,
@@ -64,6 +69,9 @@ def velocity(
         Several variables give a dimension ``variable``.
     medium : {"sea_ice", "sea_water", "air"}, optional
         What moves: gives the variables their CF standard names.
+    model : LatentDynamics, optional
+        What `fit` returned for these frames, instead of a new fit: its velocity in the middle of
+        each interval.
     brightness, search, smoothness
         See `xr_spde.latent.motion.fit_motion`.
     dim : str, optional
@@ -81,7 +89,8 @@ def velocity(
         the grid, s-1; ``opening_rate``, the integral of positive divergence, m2 s-1; NaN where
         neither image has data. Of each fit: ``mismatch`` of the images along the motion and
         ``noise`` in standard deviations, ``folded`` (share of cells where paths cross) and
-        ``beyond_search`` (the motion is about as long as was searched for).
+        ``beyond_search`` (the motion is about as long as was searched for); of a ``model``
+        ``u_spread`` and ``v_spread``, by how much its windows disagree.
 
     Raises
     ------
@@ -118,7 +127,7 @@ def velocity(
     _warn_units(frames)
     settings = {"brightness": brightness, "search": search, "smoothness": smoothness}
     every = np.arange(frames.lengths.size)
-    fitted = frames.fits(every, settings)
+    fitted = frames.fits(every, settings) if model is None else latent_motion(frames, model)
     maps = _maps(frames, every, fitted.pop("q"))
     named = {**maps, **fitted}
     time = frames.time.dim
@@ -126,13 +135,14 @@ def velocity(
     bounds = np.stack([frames.time.coordinate.values[k:][: every.size] for k in (0, 1)], axis=1)
     middle = xr.Variable(time, frames.time.middle(), frames.time.coordinate.attrs)
     middle.encoding = frames.time.encoding
-    result = xr.Dataset({name: part.rename({INTERVAL: time}) for name, part in named.items()})
+    result = xr.Dataset(named).rename({INTERVAL: time})
     result = result.transpose(*order, frames.grid.y_dim, frames.grid.x_dim, missing_dims="ignore")
     middle.attrs["bounds"] = f"{time}_bounds"
     result = result.assign_coords({time: middle, f"{time}_bounds": ((time, "bounds"), bounds)})
     for name in result.data_vars:
         result[name].attrs = _attrs(str(name), frames, medium, da)
-    return result.assign_attrs(provenance("velocity", brightness=brightness, search=search))
+    how = settings if model is None else {"model": "latent"}
+    return result.assign_attrs(provenance("velocity", **how))
 
 
 def _warn_units(frames: ImageSequence) -> None:
@@ -215,6 +225,8 @@ def _attrs(
         "vorticity": ("relative vorticity", rate),
         "shear": ("shear rate", rate),
         "opening_rate": ("integral of positive divergence", f"{length}2 {rate}"),
+        "u_spread": (f"disagreement of windows on the velocity {along[0]}", f"{length} {rate}"),
+        "v_spread": (f"disagreement of windows on the velocity {along[1]}", f"{length} {rate}"),
         "mismatch": ("mean absolute difference of images carried into each other", "1"),
         "noise": ("noise over standard deviation of the images", "1"),
         "folded": ("share of cells where paths cross", "1"),
