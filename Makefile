@@ -13,11 +13,12 @@ ifneq ($(wildcard ../shared/data),)
 export XR_SPDE_DATA_DIR ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test test-long lint docs bench clean
 
 help:
 	@echo "make demo   estimate, emulate and score on real data; writes demo/report.html"
 	@echo "make test   style, layers, types, tests and doctests"
+	@echo "make test-long   the tests that take minutes each: what small networks learn"
 	@echo "make lint   style, layers and types only"
 	@echo "make docs   documentation into docs/_build/html"
 	@echo "make bench  benchmark tables into benchmarks/results (BENCH_OPTIONS=--quick: a few minutes, printed only)"
@@ -48,7 +49,10 @@ lint: $(TEST_ENV)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile --durations 10
+
+test-long: $(TEST_ENV)
+	$(BIN)/python -m pytest -m long -n 2 --durations 10
 
 docs: $(DOCS_ENV)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

@@ -246,7 +246,7 @@ def test_the_degenerate_fit_is_flagged(crop):
     assert {"motion", "latent"} <= set(found.flags), found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [100, 200])
 def test_leads_in_full(seed):
@@ -260,7 +260,7 @@ def test_leads_in_full(seed):
     assert model.diagnose().ok
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_large_motion_is_not_lost():
     case = make_case("swirl", seed=100)

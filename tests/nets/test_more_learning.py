@@ -1,6 +1,6 @@
 """Check B3: raw replicates and lag products, 800 steps on 2200 fields, as in the benchmark.
 
-About six minutes of a processor; `benchmarks/learning.py` prints the curves.
+About six minutes of a processor (`make test-long`); `benchmarks/learning.py` prints the curves.
 """
 
 import sys
@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 CASES, HELD, STEPS = 2200, 60, 800
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

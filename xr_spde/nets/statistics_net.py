@@ -154,7 +154,7 @@ class StatisticsNet(nn.Module):
         place = replicates.float().log2().clamp(0.0, CALIBRATED - 1.0)
         knots = torch.arange(CALIBRATED, device=place.device)
         share = (1.0 - (place[:, None] - knots).abs()).clamp(min=0.0)
-        return share @ self.calibration.T
+        return share.to(self.calibration.dtype) @ self.calibration.T
 
     @torch.no_grad()
     def calibrate(self, cases: Iterable[tuple[LagMoments, Tensor]]) -> None:
