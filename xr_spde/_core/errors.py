@@ -52,6 +52,22 @@ class DataUnavailableError(XrSpdeError, FileNotFoundError):
     """A data set is neither on disk nor reachable."""
 
 
+def listed(names: Iterable[object]) -> str:
+    """Join names for a message.
+
+    Parameters
+    ----------
+    names : iterable
+        Of dimensions, variables and the like.
+
+    Returns
+    -------
+    str
+        The names in quotes, or "none".
+    """
+    return ", ".join(repr(str(name)) for name in names) or "none"
+
+
 def unknown(kind: str, given: object, known: Iterable[str]) -> UnknownNameError:
     """Error for a name that is not in a registry.
 
@@ -72,5 +88,4 @@ def unknown(kind: str, given: object, known: Iterable[str]) -> UnknownNameError:
     names = [str(name) for name in known]
     close = difflib.get_close_matches(str(given), names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    listed = ", ".join(map(repr, names))
-    return UnknownNameError(f"unknown {kind} {given!r}; known: {listed}{hint}")
+    return UnknownNameError(f"unknown {kind} {given!r}; known: {listed(names)}{hint}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import AxisNotFoundError, ParameterError
 from xr_spde.labels.points import calendar_of, check_calendars
+from xr_spde.labels.times import elapsed, model_dates
 
 __all__ = ["as_times", "check_times", "days_since", "step_of", "time_dim"]
 
@@ -65,11 +66,9 @@ def days_since(times: xr.DataArray, origin: xr.DataArray) -> Float:
         For other calendars.
     """
     check_calendars(times, origin.expand_dims("origin"))
-    values, start = times.values, origin.values
-    if values.dtype.kind == "M":
-        return np.asarray((values - start) / np.timedelta64(1, "D"), dtype=np.float64)
-    first = start.item()
-    return np.array([(one - first).total_seconds() / 86400.0 for one in values])
+    if times.dtype.kind == "M":
+        return elapsed(times.values, origin.values, "date") / 86400.0
+    return elapsed(times.values, origin.item(), "model date") / 86400.0
 
 
 def check_times(times: xr.DataArray, what: str) -> xr.DataArray:
@@ -149,20 +148,26 @@ def as_times(times: Any, like: xr.DataArray) -> xr.DataArray:
     Parameters
     ----------
     times : DataArray or array_like of dates
-        Output times.
+        Output times; ISO strings are read in the calendar of `like`.
     like : DataArray
         Times of the observations, for the name of the dimension.
 
     Returns
     -------
     DataArray (n,)
+
+    Raises
+    ------
+    ParameterError
+        For a string that is no date of the calendar.
     """
     if isinstance(times, xr.DataArray):
         return times
     values = np.atleast_1d(np.asarray(times))
-    if values.dtype.kind in "US":
-        values = values.astype("datetime64[ns]")
-    if values.dtype.kind == "M":
+    calendar = getattr(like.values.flat[0], "calendar", None) if like.size else None
+    if values.dtype.kind == "U" and calendar is not None:
+        values = model_dates(values, calendar)
+    elif values.dtype.kind in "UM":
         values = values.astype("datetime64[ns]")
     name = "time" if like.ndim != 1 or str(like.dims[0]) != like.name else str(like.name)
     return xr.DataArray(values, {name: values}, (name,))

@@ -14,7 +14,7 @@ import cf_xarray  # noqa: F401  registers the accessor this module reads
 import numpy as np
 import xarray as xr
 
-from xr_spde._core.errors import AxisNotFoundError, GridError, ParameterError
+from xr_spde._core.errors import AxisNotFoundError, GridError, ParameterError, listed
 
 _CF_COORDINATE = {"X": "longitude", "Y": "latitude"}
 GEOGRAPHIC_NAMES = {
@@ -160,13 +160,13 @@ def find_replicates(da: xr.DataArray, dim: str | None = None, *, spatial: tuple[
         if dim not in others:
             why = "a horizontal axis" if dim in spatial else "not a dimension"
             raise AxisNotFoundError(
-                f"dim={dim!r} is {why} of the data, whose dimensions are {_listed(da.dims)}; "
-                f"pass one of {_listed(others)}"
+                f"dim={dim!r} is {why} of the data, whose dimensions are {listed(da.dims)}; "
+                f"pass one of {listed(others)}"
             )
         return dim
     named = [name for name in others if _is_realization(da, name)]
     usable = [name for name in others if not _is_stacked(da, name)]
-    timed = [name for name in usable if _is_time(da, name)]
+    timed = [name for name in usable if is_time(da, name)]
     for candidates in (named, usable, timed):
         if len(candidates) == 1:
             return candidates[0]
@@ -175,12 +175,12 @@ def find_replicates(da: xr.DataArray, dim: str | None = None, *, spatial: tuple[
     if not usable:
         hint = f"; pass dim={others[0]!r} if those are the replicates" if others else ""
         raise AxisNotFoundError(
-            f"no replicate dimension: the dimensions are {_listed(da.dims)}, of which "
-            f"{_listed(spatial)} are space{hint}. Expected a dimension of members or times, such "
+            f"no replicate dimension: the dimensions are {listed(da.dims)}, of which "
+            f"{listed(spatial)} are space{hint}. Expected a dimension of members or times, such "
             "as 'realization', 'number' or 'time'; join single fields with xr.concat"
         )
     raise AxisNotFoundError(
-        f"the replicate dimension is ambiguous between {_listed(named or usable)}; pass one of "
+        f"the replicate dimension is ambiguous between {listed(named or usable)}; pass one of "
         f"them, such as dim={(named or usable)[0]!r}"
     )
 
@@ -240,7 +240,7 @@ def _explicit(obj: Labelled, letter: str, given: str) -> str:
             raise _curvilinear_error(obj, [given])
     raise AxisNotFoundError(
         f"{letter.lower()}={given!r} is neither a dimension nor a one-dimensional coordinate; "
-        f"dimensions: {_listed(obj.dims)}; coordinates: {_listed(obj.coords)}"
+        f"dimensions: {listed(obj.dims)}; coordinates: {listed(obj.coords)}"
     )
 
 
@@ -259,15 +259,15 @@ def _search(obj: Labelled, letter: str) -> str:
             return dims[0]
         if dims:
             raise AxisNotFoundError(
-                f"the {letter} axis is ambiguous between {_listed(dims)}; pass "
+                f"the {letter} axis is ambiguous between {listed(dims)}; pass "
                 f"{letter.lower()}={dims[0]!r} or another of them"
             )
     curved = _curvilinear(obj)
     if curved:
         raise _curvilinear_error(obj, curved)
     raise AxisNotFoundError(
-        f"no {letter} axis: the dimensions are {_listed(obj.dims)} and the coordinates "
-        f"{_listed(obj.coords)}; looked for the CF axis {letter!r}, a CF "
+        f"no {letter} axis: the dimensions are {listed(obj.dims)} and the coordinates "
+        f"{listed(obj.coords)}; looked for the CF axis {letter!r}, a CF "
         f"{_CF_COORDINATE[letter]} and the usual names (lon, lat, x, y, rlon, rlat, ...); pass "
         'x="..." and y="..."'
     )
@@ -332,7 +332,20 @@ def _is_realization(da: xr.DataArray, name: str) -> bool:
     return any(coord.attrs.get("standard_name") == "realization" for coord in along)
 
 
-def _is_time(da: xr.DataArray, name: str) -> bool:
+def is_time(da: xr.DataArray, name: str) -> bool:
+    """Whether a dimension is one of times, by CF attributes, dates or its name.
+
+    Parameters
+    ----------
+    da : DataArray
+        Labelled data.
+    name : str
+        One of its dimensions.
+
+    Returns
+    -------
+    bool
+    """
     marked: list[Hashable] = [*da.cf.axes.get("T", []), *da.cf.coordinates.get("time", [])]
     if any(da.coords[key].dims == (name,) for key in marked if key in da.coords):
         return True
@@ -347,7 +360,3 @@ def _is_stacked(da: xr.DataArray, name: str) -> bool:
 
 def _named(name: str, pattern: re.Pattern[str]) -> bool:
     return pattern.fullmatch(name.lower()) is not None
-
-
-def _listed(names: Iterable[Hashable]) -> str:
-    return ", ".join(repr(str(name)) for name in names) or "none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import AxisNotFoundError, GridError, ParameterError
+from xr_spde._core.errors import AxisNotFoundError, GridError, ParameterError, listed
 from xr_spde.labels.axes import GEOGRAPHIC_NAMES, PLANAR_NAMES, is_degrees, metres_per_unit
 from xr_spde.labels.grid import Grid
 
@@ -105,9 +104,9 @@ def find_points(
         names = [name for name in names if name in obj.coords and obj[name].ndim == 1]
         if len(names) != 1:
             kind = _CF[letter] if geographic else f"{letter.lower()} coordinate"
-            what = f"the {kind} is ambiguous between {_listed(names)}" if names else f"no {kind}"
+            what = f"the {kind} is ambiguous between {listed(names)}" if names else f"no {kind}"
             raise AxisNotFoundError(
-                f"{what} among the coordinates {_listed(obj.coords)} of the observations, whose "
+                f"{what} among the coordinates {listed(obj.coords)} of the observations, whose "
                 f"positions are needed on {grid.described()}; expected one that runs along the "
                 f'observations; name it, such as obs_{letter.lower()}="..."'
             )
@@ -116,7 +115,7 @@ def find_points(
     if len(dims) != 1:
         raise AxisNotFoundError(
             f"the positions {found['Y']!r} and {found['X']!r} of the observations run along "
-            f"different dimensions, {_listed(sorted(dims))}; expected points along one dimension"
+            f"different dimensions, {listed(sorted(dims))}; expected points along one dimension"
         )
     dim = dims.pop()
     times = [
@@ -209,7 +208,7 @@ def find_time(obj: Labelled) -> xr.DataArray:
     names = [str(n) for n in variables if obj[n].ndim == 1 and calendar_of(obj[n]) is not None]
     if len(names) != 1:
         raise ParameterError(
-            f"the observations have {_listed(names)} as coordinates of dates along one dimension; "
+            f"the observations have {listed(names)} as coordinates of dates along one dimension; "
             "expected one; decode the times with xr.decode_cf, or drop the others"
         )
     return obj[names[0]]
@@ -268,7 +267,3 @@ def _candidates(obj: Any, letter: str, *, geographic: bool) -> list[str]:
         if usable:
             return usable
     return []
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(repr(str(name)) for name in names) or "none"

@@ -7,13 +7,13 @@ replicates, ``*_stderr`` and large-scale ``patterns`` on (..., mode, Y, X), and 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import SchemaError
+from xr_spde._core.errors import SchemaError, listed
 from xr_spde._core.provenance import provenance
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.attrs import derived_attrs
@@ -217,7 +217,7 @@ def validate_parameters(
     core = floats["kappa2"]
     if not {y_dim, x_dim} <= set(core.dims):
         raise SchemaError(
-            f"the parameters have dimensions {_listed(core.dims)}, without {y_dim!r} and {x_dim!r};"
+            f"the parameters have dimensions {listed(core.dims)}, without {y_dim!r} and {x_dim!r};"
             " at least one of kappa2, rho and theta must vary on the grid; broadcast it with "
             "xr.full_like or .broadcast_like"
         )
@@ -230,13 +230,13 @@ def validate_parameters(
         extra = [dim for dim in da.dims if dim not in allowed]
         if extra and name == NUGGET and set(extra) <= set(core.dims):
             raise SchemaError(
-                f"'nugget' has the dimension{'s' if len(extra) > 1 else ''} {_listed(extra)}; one "
+                f"'nugget' has the dimension{'s' if len(extra) > 1 else ''} {listed(extra)}; one "
                 "variance for all cells is expected; average it"
             )
         if extra:
             raise SchemaError(
-                f"{name!r} has the dimension{'s' if len(extra) > 1 else ''} {_listed(extra)}, "
-                f"which kappa2, rho and theta ({_listed(core.dims)}) lack; select along it first"
+                f"{name!r} has the dimension{'s' if len(extra) > 1 else ''} {listed(extra)}, "
+                f"which kappa2, rho and theta ({listed(core.dims)}) lack; select along it first"
             )
     order = (*[dim for dim in leading if dim != MODE], MODE, y_dim, x_dim)
     ordered = {
@@ -353,7 +353,7 @@ def _require(variables: Mapping[str, object] | Mapping[Hashable, object]) -> Non
     missing = [name for name in PARAMETERS if name not in variables]
     if missing:
         raise SchemaError(
-            f"the parameter Dataset lacks {_listed(missing)}; found {_listed(variables)}; variables"
+            f"the parameter Dataset lacks {listed(missing)}; found {listed(variables)}; variables"
             f" {', '.join(PARAMETERS)} are expected; pass the result of estimate() or build them"
         )
 
@@ -374,7 +374,3 @@ def _check_identity(params: xr.Dataset) -> None:
             f"theta has units {units!r}; radian are expected; convert with "
             "params.assign(theta=np.deg2rad(params.theta).assign_attrs(units='radian'))"
         )
-
-
-def _listed(names: Iterable[Hashable]) -> str:
-    return ", ".join(repr(str(name)) for name in names) or "none"

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import AxisNotFoundError, ParameterError
-from xr_spde.labels.axes import _is_time, _listed
+from xr_spde._core.errors import AxisNotFoundError, ParameterError, listed
+from xr_spde.labels.axes import is_time
 
-__all__ = ["TimeAxis"]
+__all__ = ["TimeAxis", "elapsed", "model_dates"]
 
 Kind = Literal["date", "model date", "duration", "number"]
 
@@ -83,7 +83,7 @@ class TimeAxis:
         kind = _kind(coordinate)
         units = str(coordinate.attrs.get("units", "")).strip().lower()
         unit = _SECONDS.get(units, float("nan")) if kind == "number" else 1.0
-        numbers = _numbers(coordinate.values, coordinate.values[0], kind)
+        numbers = elapsed(coordinate.values, coordinate.values[0], kind)
         factor = unit if kind == "number" and np.isfinite(unit) else 1.0
         axis = cls(
             name, coordinate, kind, float("nan") if np.isnan(unit) else 1.0, numbers * factor
@@ -141,7 +141,7 @@ class TimeAxis:
             )
         converted = self._converted(values)
         origin = self.coordinate.values[0]
-        numbers = _numbers(np.atleast_1d(converted), origin, self.kind).reshape(values.shape)
+        numbers = elapsed(np.atleast_1d(converted), origin, self.kind).reshape(values.shape)
         if not np.isfinite(numbers).all():
             raise ParameterError("time holds missing values; drop them")
         if self.kind == "number":
@@ -175,7 +175,7 @@ class TimeAxis:
             raise self._unlike(first)
         if self.kind == "model date":
             if values.dtype.kind == "U":
-                return _model_dates(values, origin.calendar)
+                return model_dates(values, origin.calendar)
             calendar = getattr(first, "calendar", None)
             if calendar != origin.calendar:
                 raise self._unlike(first)
@@ -215,8 +215,25 @@ class TimeAxis:
         return np.asarray(values[:-1] + (values[1:] - values[:-1]) / 2)
 
 
-def _model_dates(values: NDArray[Any], calendar: str) -> NDArray[Any]:
-    """Cftime dates from ISO strings."""
+def model_dates(values: NDArray[Any], calendar: str) -> NDArray[Any]:
+    """Cftime dates from ISO strings.
+
+    Parameters
+    ----------
+    values : ndarray of str
+        Dates, such as "2020-02-30T12" in a calendar that has it.
+    calendar : str
+        One of CF.
+
+    Returns
+    -------
+    ndarray of object
+
+    Raises
+    ------
+    ParameterError
+        For a string that is no date of the calendar.
+    """
     dates = np.empty(values.shape, dtype=object)
     for index in np.ndindex(values.shape):
         try:
@@ -234,18 +251,18 @@ def _time_dim(da: xr.DataArray, dim: str | None, spatial: tuple[str, str]) -> st
     if dim is not None:
         if dim not in others:
             raise AxisNotFoundError(
-                f"dim={dim!r} is no dimension of frames; those are {_listed(others)}"
+                f"dim={dim!r} is no dimension of frames; those are {listed(others)}"
             )
         return dim
-    found = [name for name in others if _is_time(da, name)]
+    found = [name for name in others if is_time(da, name)]
     if len(found) == 1:
         return found[0]
     if found:
         raise AxisNotFoundError(
-            f"the time axis is ambiguous between {_listed(found)}; pass dim={found[0]!r} or another"
+            f"the time axis is ambiguous between {listed(found)}; pass dim={found[0]!r} or another"
         )
     raise AxisNotFoundError(
-        f"no dimension of times: besides space there is {_listed(others)}; at least two frames "
+        f"no dimension of times: besides space there is {listed(others)}; at least two frames "
         'along a time axis are needed; pass dim="..." or join images with xr.concat'
     )
 
@@ -266,11 +283,24 @@ def _kind(coordinate: xr.DataArray) -> Kind:
     )
 
 
-def _numbers(values: NDArray[Any], origin: Any, kind: Kind) -> NDArray[np.float64]:
-    """Seconds since the origin; plain numbers less the first."""
+def elapsed(values: NDArray[Any], origin: Any, kind: Kind) -> NDArray[np.float64]:
+    """Seconds since an origin; plain numbers less the origin.
+
+    Parameters
+    ----------
+    values : ndarray (n,)
+        Times; NaT gives NaN.
+    origin : object
+        A time of the same kind.
+    kind : {"date", "model date", "duration", "number"}
+        See `TimeAxis`.
+
+    Returns
+    -------
+    ndarray (n,)
+    """
     if kind in ("date", "duration"):
-        off = (values - origin).astype("timedelta64[ns]")
-        return np.where(np.isnat(off), np.nan, off.astype(np.int64) / 1e9)
+        return np.asarray((values - origin) / np.timedelta64(1, "s"), dtype=np.float64)
     if kind == "model date":
         return np.array([(value - origin).total_seconds() for value in values])
     return values.astype(np.float64) - float(origin)
