@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -102,6 +106,21 @@ def test_animation_holds_every_image(tmp_path):
         assert made.n_frames == 3
     with pytest.raises(ParameterError, match=r"\.gif"):
         da.latent.plot.frames(save=tmp_path / "moving.avi")
-    if not FFMpegWriter.isAvailable():
-        with pytest.raises(MissingDependencyError, match="ffmpeg"):
-            da.latent.plot.frames(save=tmp_path / "moving.mp4")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed")
+def test_mp4_holds_every_image(tmp_path):
+    name = tmp_path / "moving.mp4"
+    images().latent.plot.frames(save=name, figsize=(2, 2), fps=4)
+    assert name.read_bytes()[4:8] == b"ftyp"
+    told = subprocess.run(
+        ["ffmpeg", "-i", str(name), "-f", "null", "-"], capture_output=True, text=True, check=True
+    ).stderr
+    assert "h264" in told
+    assert re.findall(r"frame=\s*(\d+)", told)[-1] == "3"
+
+
+def test_mp4_without_ffmpeg_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(FFMpegWriter, "isAvailable", lambda: False)
+    with pytest.raises(MissingDependencyError, match="ffmpeg"):
+        images().latent.plot.frames(save=tmp_path / "moving.mp4")
