@@ -310,4 +310,6 @@ def test_challenge_scores_from_the_accessor(solved):
     _, _, found = solved
     told = found.assim.score(1.1 * found["mean"], challenge=True)
     assert told["mu"].item() == pytest.approx(1 - 0.1 / 1.1)
-    assert set(told) == {"score", "mu", "sigma", "lambda_x", "lambda_t"}
+    assert set(told) == {
+        "score", "mu", "sigma", "lambda_x", "lambda_t", "least_lambda_x", "least_lambda_t",
+    }  # fmt: skip

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import multivariate_normal
 
 from xr_spde._core.errors import MemoryGuardError
 from xr_spde._core.options import set_options
 from xr_spde.fields.field import GaussianField
-from xr_spde.sar import density
+from xr_spde.sar import density, log_likelihood
 from xr_spde.sar.density import log_density
 from xr_spde.solvers.cache import FACTORS
 from xr_spde.solvers.superlu import SuperLUFactor
@@ -133,3 +134,24 @@ def test_windows_do_where_gaps_do_not_fit(monkeypatch):
             log_density(model, fields, method="exact")
         found, error = log_density(model, fields, method="windows")
     assert (np.abs(found - exact) <= error + 1e-11 * np.abs(exact)).all()
+
+
+def test_windows_are_gone_through_once_for_all_replicates(monkeypatch):
+    """Not once for every slab of replicates: their factors are not kept."""
+    rng = np.random.default_rng(5)
+    maps = {"kappa2": 0.8, "rho": 2.0, "theta": 0.4, "std": 1.5}
+    params = xr.Dataset({k: (("y", "x"), np.full((30, 34), v)) for k, v in maps.items()})
+    fields = xr.DataArray(rng.standard_normal((70, 30, 34)), dims=("realization", "y", "x"))
+    fields = fields.where(fields.isel(realization=0) < 1.5)
+    calls: list[int] = []
+    tiles = density._Windows._tiles
+
+    def counted(self, number, values, *rest):
+        calls.append(values.shape[1])
+        return tiles(self, number, values, *rest)
+
+    monkeypatch.setattr(density._Windows, "_tiles", counted)
+    found = log_likelihood(fields, params, method="windows")
+    assert set(calls) == {70}
+    exact = log_likelihood(fields, params, method="exact")
+    assert abs(float(found - exact)) <= float(found.log_likelihood_error)

@@ -26,6 +26,8 @@ __all__ = ["LEADERBOARD", "challenge_scores", "interval_scores", "resolved_scale
 
 Float = NDArray[np.float64]
 
+_SCALES = ("lambda_x", "lambda_t", "least_lambda_x", "least_lambda_t")
+
 LEADERBOARD: Mapping[str, Mapping[str, tuple[float, float, float, float]]] = {
     "4 nadirs": {
         "baseline OI": (0.83, 0.04, 2.25, 15.67), "DUACS": (0.92, 0.01, 1.42, 12.13),
@@ -65,7 +67,8 @@ def challenge_scores(
     Dataset
         ``score`` (time), one minus the ratio of the root mean square error to that of the truth;
         ``mu``, the same over all times; ``sigma``, the standard deviation of ``score``;
-        ``lambda_x`` and ``lambda_t``, the resolved scales in units of x and in days.
+        ``lambda_x`` and ``lambda_t``, the resolved scales in units of x and in days, and
+        ``least_lambda_x`` and ``least_lambda_t``, see `resolved_scales`.
 
     Raises
     ------
@@ -122,8 +125,7 @@ def challenge_scores(
             "score": (dim, score),
             "mu": mu,
             "sigma": float(np.nanstd(score)),
-            "lambda_x": scales[0],
-            "lambda_t": scales[1],
+            **dict(zip(_SCALES, scales, strict=True)),
         },
         {dim: times},
     )
@@ -138,6 +140,8 @@ def _describe(result: xr.Dataset, units_x: str) -> None:
         "sigma": ("standard deviation of the score over time", "1"),
         "lambda_x": ("smallest resolved wavelength in x", units_x),
         "lambda_t": ("smallest resolved period", "days"),
+        "least_lambda_x": ("smallest wavelength in x on any of the contours", units_x),
+        "least_lambda_t": ("smallest period on any of the contours", "days"),
     }
     for name, (text, units) in words.items():
         result[name].attrs = {"long_name": text, "units": units}
@@ -158,13 +162,13 @@ def _days(times: xr.DataArray) -> float:
 
 def resolved_scales(
     reconstruction: Float, reference: Float, *, dt: float, dx: float
-) -> tuple[float, float]:
+) -> tuple[float, float, float, float]:
     """Wavelength and period at which the spectrum of the error is half that of the truth.
 
     Of every row the mean over time and x is removed and a Hann window applied; power spectra in
     (frequency, wave number) are averaged over rows. ``1 - P(error) / P(reference)`` is one half
-    along a contour in the plane of wavelengths and periods, whose first path gives the smallest of
-    each.
+    along contours in the plane of wavelengths and periods. The challenge takes the smallest of each
+    on the first of them; where there are several, others may reach further.
 
     Parameters
     ----------
@@ -176,7 +180,9 @@ def resolved_scales(
     Returns
     -------
     lambda_x, lambda_t : float
-        NaN where there is no such contour, or no row.
+        Of the first contour. NaN where there is none, or no row.
+    least_lambda_x, least_lambda_t : float
+        Of all contours.
 
     Raises
     ------
@@ -191,8 +197,9 @@ def resolved_scales(
     import contourpy
 
     nt, ny, nx = reference.shape
+    unknown = (float("nan"),) * 4
     if ny == 0:
-        return float("nan"), float("nan")
+        return unknown
     window = np.outer(_hann(nt), _hann(nx))[:, None]
 
     def power(field: Float) -> Float:
@@ -207,14 +214,14 @@ def resolved_scales(
     wavelength = 1.0 / np.fft.fftfreq(nx, dx)[columns]
     period = 1.0 / np.fft.fftfreq(nt, dt)[rows]
     if min(score.shape) < 2:
-        return float("nan"), float("nan")
+        return unknown
     # the algorithm and the order of the paths of matplotlib's contours
     contours: Any = contourpy.contour_generator(wavelength, period, score, name="mpl2014")
     paths, _ = contours.lines(0.5)
     if not len(paths):
-        return float("nan"), float("nan")
-    first = np.asarray(paths[0])
-    return float(first[:, 0].min()), float(first[:, 1].min())
+        return unknown
+    first, whole = np.asarray(paths[0]), np.concatenate([np.asarray(path) for path in paths])
+    return tuple(float(end) for part in (first, whole) for end in part.min(axis=0))  # type: ignore[return-value]
 
 
 def _hann(size: int) -> Float:

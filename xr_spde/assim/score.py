@@ -54,6 +54,8 @@ def crps(members: NDArray[Any], truth: NDArray[Any]) -> Float:
     ndarray (...)
         In units of the members; NaN where one of them is.
     """
+    # Own code, with scoringrules as the peer of the tests: it would be a requirement of all users
+    # for these lines, and this one sorts once, spreads NaN and has its last bits fixed.
     size = len(members)
     ordered = np.sort(np.asarray(members, dtype=np.float64) - truth, axis=0)
     # sorted values stand for the double sum; NaN come last in a sort, and spread from there
@@ -94,7 +96,8 @@ def score(
         gridded truth at the same times; see `xr_spde.assim.challenge.challenge_scores`.
     obs_error : float, optional
         Of a truth at points with times, against maps of ``mean`` and ``std`` (time, Y, X): their
-        standard deviation, which is added; see `xr_spde.assim.track_score.score_tracks`.
+        standard deviation, which is added; see `xr_spde.assim.track_score.score_tracks` for what
+        is returned then.
     x, y : str, optional
         Names of the horizontal axes.
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
+from xr_spde._core.errors import SchemaError
+
+__all__ = ["KEPT", "check_schema", "derived_attrs"]
+
 KEPT = ("units", "grid_mapping", "comment", "institution", "source", "references")
 """Attributes that stay true of a quantity derived from another in the same units."""
 
@@ -48,3 +52,30 @@ def derived_attrs(
         attrs["units"] = units
     attrs.update({name: value for name, value in provenance.items() if value is not None})
     return attrs
+
+
+def check_schema(attrs: Mapping[Hashable, object], schema: str, version: int, *, what: str) -> None:
+    """Refuse what a later release wrote.
+
+    Parameters
+    ----------
+    attrs : mapping
+        Of a Dataset; without ``schema_version``, or with another ``schema``, nothing is refused.
+    schema : str
+        Name of the schema.
+    version : int
+        The last one that is known.
+    what : str
+        What the Dataset is, for the message.
+
+    Raises
+    ------
+    SchemaError
+        For a later version.
+    """
+    given = attrs.get("schema_version", version)
+    if attrs.get("schema", schema) == schema and int(given) > version:  # type: ignore[call-overload]
+        raise SchemaError(
+            f"{what} follows version {given} of the schema {schema}; this xr_spde knows up to "
+            f"{version}; upgrade with 'pip install -U xr_spde'"
+        )

@@ -13,7 +13,7 @@ from typing import Any
 import xarray as xr
 
 from xr_spde._core.errors import SchemaError
-from xr_spde.labels.attrs import derived_attrs
+from xr_spde.labels.attrs import check_schema, derived_attrs
 
 __all__ = [
     "NEEDED",
@@ -90,12 +90,7 @@ def require_prior(prior: object) -> xr.Dataset:
             f"the prior lacks {', '.join(map(repr, missing))}; expected {', '.join(NEEDED)}; pass "
             "the result of .assim.spde_prior()"
         )
-    version = prior.attrs.get("schema_version", PRIOR_SCHEMA_VERSION)
-    if prior.attrs.get("schema", PRIOR_SCHEMA) == PRIOR_SCHEMA and version > PRIOR_SCHEMA_VERSION:
-        raise SchemaError(
-            f"the prior follows version {version} of the schema {PRIOR_SCHEMA}; this xr_spde knows "
-            f"up to {PRIOR_SCHEMA_VERSION}; upgrade with 'pip install -U xr_spde'"
-        )
+    check_schema(prior.attrs, PRIOR_SCHEMA, PRIOR_SCHEMA_VERSION, what="the prior")
     for name, (_, units) in _WORDS.items():
         given = prior[name].attrs.get("units", units) if name in prior else units
         if units is not None and given != units:

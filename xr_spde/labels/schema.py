@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import SchemaError, listed
 from xr_spde._core.provenance import provenance
 from xr_spde.labels.arrays import as_float
-from xr_spde.labels.attrs import derived_attrs
+from xr_spde.labels.attrs import check_schema, derived_attrs
 from xr_spde.labels.axes import find_spatial
 
 PARAMETER_SCHEMA = "xr_spde.sar_parameters"
@@ -359,15 +359,8 @@ def _require(variables: Mapping[str, object] | Mapping[Hashable, object]) -> Non
 
 
 def _check_identity(params: xr.Dataset) -> None:
-    version = params.attrs.get("schema_version", PARAMETER_SCHEMA_VERSION)
-    if params.attrs.get("schema", PARAMETER_SCHEMA) == PARAMETER_SCHEMA and (
-        version > PARAMETER_SCHEMA_VERSION
-    ):
-        raise SchemaError(
-            f"the parameters follow version {version} of the schema {PARAMETER_SCHEMA}; this "
-            f"xr_spde knows up to {PARAMETER_SCHEMA_VERSION}; upgrade with "
-            "'pip install -U xr_spde'"
-        )
+    what = "the parameter Dataset"
+    check_schema(params.attrs, PARAMETER_SCHEMA, PARAMETER_SCHEMA_VERSION, what=what)
     units = str(params["theta"].attrs.get("units", "radian")).lower()
     if units.startswith("deg"):
         raise SchemaError(

@@ -142,22 +142,31 @@ class _Part:
     given: Index
     key: str | None
 
-    def products(self, values: Float, factors: Float | None, noise: float) -> tuple[float, Float]:
-        """Logarithm of what the rest adds to ``|det B|``; products of whitened values (K, K)."""
+    def products(
+        self, values: Float, factors: Float | None, noise: float, count: int
+    ) -> tuple[float, Float]:
+        """Logarithm of what the rest adds to ``|det B|``; products of whitened values (1 + P, K).
+
+        Of the K columns the first `count` are fields and the others P patterns. The first row are
+        the squares of the fields, the others products of the patterns with all: those of fields
+        with one another, as many as the square of their number, nobody needs.
+        """
         if factors is not None:
-            return self._noisy(values, factors, noise)
+            return self._noisy(values, factors, noise, count)
         white = self.matrix[:, self.given] @ values
         hidden = np.ones(self.matrix.shape[0], dtype=bool)
         hidden[self.given] = False
         gaps = np.flatnonzero(hidden)
         if not gaps.size:
-            return 0.0, white.T @ white
+            return 0.0, _products(white, count)
         block = self.matrix[:, gaps]
         held = _gap_factor(self, block, gaps)
         white -= block @ held.solve(block.T @ white)
-        return -0.5 * held.logdet(), white.T @ white
+        return -0.5 * held.logdet(), _products(white, count)
 
-    def _noisy(self, values: Float, factors: Float, noise: float) -> tuple[float, Float]:
+    def _noisy(
+        self, values: Float, factors: Float, noise: float, count: int
+    ) -> tuple[float, Float]:
         """Products for observations with noise."""
         known = np.zeros(self.matrix.shape[0])
         known[self.given] = factors**2 / noise
@@ -180,7 +189,7 @@ class _Part:
         left = (values - mean[self.given] * factors[:, None]) / math.sqrt(noise)
         white = self.matrix @ mean
         lost = held.logdet() + self.given.size * math.log(noise)
-        return -0.5 * lost, left.T @ left + white.T @ white
+        return -0.5 * lost, _products(left, count) + _products(white, count)
 
 
 class _Whole:
@@ -196,7 +205,7 @@ class _Whole:
         model = self._model
         given = np.flatnonzero(inside)
         part = _Part(self._matrix, model.padded_shape, model.boundary, given, model.key)
-        constant, products = part.products(values, factors, noise)
+        constant, products = part.products(values, factors, noise, count)
         held = log_determinant(model, self._method)
         error = 0.0 if held.error is None else float(held.error)
         return _without_patterns(products, count)[0] + constant + float(held.value), error
@@ -223,17 +232,19 @@ class _Windows:
             return found, np.full(count, error)
         number = np.full(inside.shape, -1)
         number[inside] = np.arange(len(values))
-        given = number, values, factors, noise
+        given = number, values, factors, noise, count
         constants, products = self._tiles(*given, self._overlap)
-        density, weights, spread = _without_patterns(products.sum(axis=0), count)
+        density, amplitudes, spread = _without_patterns(products.sum(axis=0), count)
         density += constants.sum()
         if constants.size == 1:
             return density, np.zeros(count)
 
         def by_tile(constants: Float, products: Float) -> Float:
             """Densities of each tile (T, count): linear near what patterns leave."""
-            squares = np.einsum("pk,tpq,qk->tk", weights, products, weights)
-            shared = np.einsum("pq,tpq->t", spread, products[:, count:, count:])
+            crossed, shapes = products[:, 1:, :count], products[:, 1:, count:]
+            squares = products[:, 0, :count] - 2.0 * np.einsum("pk,tpk->tk", amplitudes, crossed)
+            squares += np.einsum("pk,tpk->tk", amplitudes, shapes @ amplitudes)
+            shared = np.einsum("pq,tpq->t", spread, shapes)
             return np.asarray((constants - 0.5 * shared)[:, None] - 0.5 * squares)
 
         parts = [by_tile(*self._tiles(*given, self._overlap // k)) for k in (2, 4)]
@@ -241,14 +252,16 @@ class _Windows:
         return density, remainder(by_tile(constants, products), *parts, least=1.0) + closing
 
     def _tiles(
-        self, number: Index, values: Float, factors: Float | None, noise: float, overlap: int
-    ) -> tuple[Float, Float]:
-        """Constants (T,) and products (T, K, K) of each tile given its past."""
+        self, number: Index, values: Float, factors: Float | None, noise: float, count: int,
+        overlap: int,
+    ) -> tuple[Float, Float]:  # fmt: skip
+        """Constants (T,) and products (T, 1 + P, K) of each tile given its past."""
         domain, size = self._domain, values.shape[1]
         windows, tiles = tiled_windows(
             domain.shape, domain.wraps, overlap=overlap, tile=self._tile, widest=self._overlap
         )
-        constants, products = np.zeros(len(windows)), np.zeros((len(windows), size, size))
+        constants = np.zeros(len(windows))
+        products = np.zeros((len(windows), 1 + size - count, size))
         for n, (j, i) in enumerate(windows):
             which = number[j[:, None], i].ravel()
             given = np.flatnonzero(which >= 0)
@@ -258,7 +271,7 @@ class _Windows:
             shape = (j.size, i.size)
             part = _Part(assemble(weights, boundary=boundary), shape, boundary, given, None)
             taken = None if factors is None else factors[which[given]]
-            lost, products[n] = part.products(values[which[given]], taken, noise)
+            lost, products[n] = part.products(values[which[given]], taken, noise, count)
             constants[n] = lost + GridFactor(part.matrix, shape=shape, boundary=boundary).logdet()
         signs = np.zeros((len(tiles), len(windows)))
         for row, terms in zip(signs, tiles, strict=True):
@@ -275,21 +288,27 @@ def _inside(model: GaussianField, seen: Mask) -> Mask:
     return inside
 
 
+def _products(white: Float, count: int) -> Float:
+    """Squares of the first `count` columns, and products of the others with all (1 + P, K)."""
+    found = np.zeros((1 + white.shape[1] - count, white.shape[1]))
+    found[0, :count] = np.einsum("nk,nk->k", white[:, :count], white[:, :count])
+    found[1:] = white[:, count:].T @ white
+    return found
+
+
 def _without_patterns(products: Float, count: int) -> tuple[Float, Float, Float]:
     """Log-density (count,), but for constants, of what patterns leave; from whitened products.
 
-    Also the combinations (K, count) of fields and patterns that are left, and the covariance of the
-    amplitudes.
+    Also the amplitudes (P, count) of the patterns in the fields, and their covariance.
     """
-    shapes = products[count:, count:]
+    shapes = products[1:, count:]
     lower = np.linalg.cholesky(np.eye(len(shapes)) + shapes)
     spread = np.linalg.inv(lower)
     spread = spread.T @ spread
-    amplitudes = spread @ products[count:, :count]
-    taken = np.einsum("km,km->m", products[count:, :count], amplitudes)
+    amplitudes = spread @ products[1:, :count]
+    taken = np.einsum("km,km->m", products[1:, :count], amplitudes)
     lost = float(np.log(np.diag(lower)).sum())
-    density = -0.5 * (np.diag(products)[:count] - taken) - lost
-    return density, np.vstack([np.eye(count), -amplitudes]), spread
+    return -0.5 * (products[0, :count] - taken) - lost, amplitudes, spread
 
 
 class _GridGaps:

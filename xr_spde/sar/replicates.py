@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import AxisNotFoundError, ParameterError, SchemaError
+from xr_spde._core.memory import memory_budget
 from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
 from xr_spde.fields.moments import DETERMINANTS, DIRECT, check_method
@@ -30,6 +31,10 @@ Obj = TypeVar("Obj", xr.DataArray, xr.Dataset)
 Array = NDArray[np.floating]
 
 _SLAB = 32
+"""Replicates taken together, at least."""
+
+_SHARE, _COPIES = 0.1, 8
+"""Of memory for those that windows take together, and copies of each that are held at a time."""
 
 
 def standardize(
@@ -300,11 +305,15 @@ def _density(
     # Cells without data play no part; what stands there must only be a number.
     safe = scale if scale is None or noise > 0.0 else np.where(scale > 0, scale, 1.0)
     result, error = np.empty(fields.shape[0]), np.empty(fields.shape[0])
-    for low in range(0, fields.shape[0], _SLAB):
-        anomalies = _anomalies(fields[low : low + _SLAB], grid, hidden, home.get("mean"))
+    slab = _SLAB
+    if how["determinant"] == "windows":  # their factors are not kept, and made anew for each slab
+        held = _COPIES * hidden.size * np.dtype(np.float64).itemsize
+        slab = max(slab, int(_SHARE * memory_budget()) // held)
+    for low in range(0, fields.shape[0], slab):
+        anomalies = _anomalies(fields[low : low + slab], grid, hidden, home.get("mean"))
         if scale is not None and noise == 0.0:
             _check_scale(scale, anomalies)
-        part = slice(low, low + _SLAB)
+        part = slice(low, low + slab)
         result[part], error[part] = log_density(
             model, anomalies, safe, modes, how["determinant"], noise
         )
