@@ -86,8 +86,9 @@ def solved():
         .pipe(lambda z: z.where(z.lat != 40.0, 0.0)), obs_error=10.0, n=1, seed=5,
     ).ensemble[0]  # fmt: skip
     count = 160
+    when = days[0] + (rng.uniform(0, 7, count) * 864e11).astype("m8[ns]")
     where = {"lat": ("obs", rng.uniform(40, 44, count)), "lon": ("obs", rng.uniform(3, 8, count)),
-             "time": ("obs", days[0] + (rng.uniform(0, 7, count) * 864e11).astype("m8[ns]"))}  # fmt: skip
+             "time": ("obs", when)}  # fmt: skip
     points = truth.drop_vars("realization").interp({k: xr.DataArray(v[1], dims="obs")
                                                     for k, v in where.items()})  # fmt: skip
     noisy = xr.DataArray(points.values + 0.02 * rng.standard_normal(count), where, "obs")
