@@ -245,10 +245,10 @@ def _mapped(obj: Any, obs: Any, given: dict[str, Any]) -> xr.Dataset:
             f"method={method!r} needs an ensemble, and a prior in space and time was given; its "
             f"methods are {', '.join(map(repr, MAPPINGS))}"
         )
-    foreign = {**_ENSEMBLE, **_EXACT, "threshold": None}
+    foreign = {**_ENSEMBLE, **_EXACT}
     names = ("n", "solver", "dtype")
     _refuse(given, {k: v for k, v in foreign.items() if k not in names}, exact=True)
-    own = {name: given[name] for name in (*names, "prior", "seed", "x", "y")}
+    own = {name: given[name] for name in (*names, "prior", "seed", "threshold", "x", "y")}
     settings = {**given["reading"], **own, **given["mapping"]}
     known = set(inspect.signature(interpolate).parameters)
     wrong = sorted(set(settings) - known)

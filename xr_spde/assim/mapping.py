@@ -13,7 +13,6 @@ from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
 from xr_spde._core.rng import Seed
 from xr_spde.assim.mapping_input import Problem, read_problem
-from xr_spde.assim.status import status_attrs
 from xr_spde.assim.window_task import GaussianTask, SpdeTask
 from xr_spde.fields.gaussian import GaussianCovariance
 from xr_spde.fields.window_blocks import SOLVERS
@@ -38,6 +37,7 @@ def interpolate(
     method: str = "oi",
     times: Any = None,
     obs_error: Any = None,
+    threshold: float | None = None,
     n: int = 0,
     seed: Seed = None,
     lead: int = 0,
@@ -80,6 +80,9 @@ def interpolate(
         observation to that of the last by the ``time_step`` of the prior.
     obs_error : float, array_like or DataArray, optional
         Standard deviation in the units of the observations; by default from a variable of theirs.
+    threshold : float, optional
+        Reject points whose innovation exceeds so many expected standard deviations, of the prior
+        and the error together; by default none. A lazy first guess is read for it.
     n : int, default 0
         Number of draws; of "oi".
     seed : int, SeedSequence, Generator or None
@@ -113,9 +116,10 @@ def interpolate(
     -------
     Dataset
         ``mean`` and ``std`` (time, Y, X), ``ensemble`` (realization, time, Y, X) where ``n`` > 0,
-        ``residual`` (time) of the solver, and for points ``status``. NaN on land, which is where
-        the prior is NaN (or the first guess at its first time). Lazy, a task for each window, where
-        first guess, observations or prior are; the prior itself is read at once.
+        ``residual`` (time) of the solver, and for points ``status``, with ``threshold`` also
+        ``departure``. NaN on land, which is where the prior is NaN (or the first guess at its first
+        time). Lazy, a task for each window, where first guess, observations or prior are; the prior
+        itself is read at once.
 
     Raises
     ------
@@ -148,8 +152,8 @@ def interpolate(
     given = locals()
     if method not in MAPPINGS:
         raise unknown("method", method, MAPPINGS)
-    problem = read_problem(given)
     _check_numbers(given)
+    problem = read_problem(given)
     plan = _plan(given, problem)
     tasks = [_task(given, problem, window) for window in plan]
     arrays = [_arrays(problem, window) for window in plan]
@@ -222,6 +226,8 @@ def _check_numbers(given: dict[str, Any]) -> None:
         whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
         if not whole or number < least or (name == "draws" and number == 1):
             raise ParameterError(f"{name}={number!r} was given; expected a whole number >= {least}")
+    if isinstance(given["threshold"], str | bytes | complex | list | tuple | dict):
+        raise ParameterError(f"threshold={given['threshold']!r} was given; expected one number")
     if given["solver"] not in SOLVERS:
         raise unknown("solver", given["solver"], SOLVERS)
     scales = {name: given[name] for name in ("lx", "ly", "lt", "std")}
@@ -265,7 +271,7 @@ def _labelled(
     if "ensemble" in found:
         attrs = {"standard_name": "realization", "long_name": "member", "units": "1"}
         result = result.assign_coords(realization=("realization", np.arange(given["n"]), attrs))
-    used = {name: given[name] for name in ("lead", "lx", "ly", "lt", "std", "tol")}
+    used = {name: given[name] for name in ("lead", "threshold", "lx", "ly", "lt", "std", "tol")}
     if given["method"] == "oi":
         attrs = {"long_name": "relative residual of the solver", "units": "1"}
         result["residual"] = (dim, found["residual"], attrs)
@@ -273,11 +279,11 @@ def _labelled(
         if not is_lazy(result["residual"]):
             used["residual"] = float(np.max(found["residual"]))
     if problem.points is not None:
-        report = problem.points.report()["status"]
+        report = problem.points.report()
         names = {d: f"obs_{d}" for d in report.dims if not str(d).startswith("obs")}
         report = report.rename(names)
         own = {c: f"obs_{c}" for c in report.coords if not str(c).startswith("obs")}
-        result["status"] = report.rename(own).assign_attrs(status_attrs())
+        result = result.merge(report.rename(own).drop_attrs(deep=False))
         used["observations"] = problem.points.summary()
     used |= {"windows": len(plan), "step": problem.step}
     halo = max(w.start - w.first for w in plan)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.rng import resolve_seed
+from xr_spde.assim.background_check import BackgroundCheck
 from xr_spde.assim.observations import Observations
 from xr_spde.assim.prior_recipe import PriorRecipe, read_prior
 from xr_spde.assim.reading import Gridded, as_gridded
@@ -120,13 +121,31 @@ def read_problem(given: dict[str, Any]) -> Problem:
     observed: PointSeries | GriddedSeries
     points = None
     if gridded is None:
-        observed, points = read_points(obs, grid, times, step, stored, reading)
+        check = _background_check(given, grid, maps, land, guess)
+        observed, points = read_points(obs, grid, times, step, stored, reading, check)
+    elif given["threshold"] is not None:
+        raise ParameterError(
+            "threshold= checks points, and gridded observations were given; mask these, such as "
+            "with obs.where(abs(obs - guess) < 4 * spread)"
+        )
     else:
         error = reading["obs_error"]
         observed = read_gridded(gridded, error, grid, times, step, stored, reading)
     sources = (guess, prior, None if gridded is None else gridded.values)
     return Problem(grid, recipe, maps, land, guess, template, times, step, observed, points,
                     sources, resolve_seed(given["seed"]))  # fmt: skip
+
+
+def _background_check(
+    given: dict[str, Any], grid: Grid, maps: dict[str, Float], land: NDArray[np.bool_], guess: Any
+) -> BackgroundCheck | None:
+    """Return what rejects points too far from the prior, if that was asked for."""
+    if given["threshold"] is None:
+        return None
+    if given["method"] == "oi-gaussian":
+        maps = {"mean": maps.get("mean", np.zeros(grid.shape)),
+                "std": np.full(grid.shape, float(given["std"]))}  # fmt: skip
+    return BackgroundCheck(given["threshold"], grid, land, maps["mean"], maps["std"], guess)
 
 
 def _roles(given: dict[str, Any]) -> tuple[Any, Any, Any]:

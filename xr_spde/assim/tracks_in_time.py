@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,7 +151,7 @@ class GriddedSeries:
 
 def read_points(
     obs: xr.DataArray | xr.Dataset, grid: Grid, times: xr.DataArray, step: float, land: Any,
-    reading: dict[str, Any],
+    reading: dict[str, Any], check: Callable[[Observations, Float], Observations] | None = None,
 ) -> tuple[PointSeries, Observations]:  # fmt: skip
     """Read points with times.
 
@@ -168,6 +169,8 @@ def read_points(
         As stored.
     reading : dict
         Of `read_observations`.
+    check : callable, optional
+        Quality control of the observations and their times in steps.
 
     Returns
     -------
@@ -203,6 +206,9 @@ def read_points(
         found = found.select(inside, "outside_times")
     position = position[inside]
     _refuse_twins(found, position)
+    if check is not None:
+        found = check(found, position)
+        position = days[found.row >= 0] / step
     order = np.argsort(position, kind="stable")
     whole = np.floor(position[order] + _SLACK).astype(np.intp)
     series = PointSeries(
