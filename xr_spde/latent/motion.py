@@ -33,7 +33,17 @@ from xr_spde.fields.cells import Cells
 from xr_spde.fields.characteristics import FlowReport, departure, flow_report
 from xr_spde.fields.sampling import sample
 from xr_spde.latent.matching import match
-from xr_spde.latent.pyramid import Pair, check_pair, gradient, noise_ratio, resize, shapes
+from xr_spde.latent.pyramid import (
+    QUIET,
+    Pair,
+    brightness_of,
+    check_pair,
+    default_smoothness,
+    gradient,
+    noise_ratio,
+    resize,
+    shapes,
+)
 from xr_spde.latent.tgv import Regulariser
 
 __all__ = ["STARTS", "Motion", "fit_motion", "score"]
@@ -51,7 +61,6 @@ _RACE_CELLS = 200**2  # starts are compared on no more cells than this
 _FINEST = ((3.0, 7, 12), (4.0, 5, 8))
 _COARSER = ((3.0, 7, 20),)
 _ITERATIONS = 40
-_QUIET = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,12 +178,10 @@ def fit_motion(
     wide0, wide1 = (_closed(u, rim) for u in (first, second))
     flat = Cells(wide0.shape[0], wide0.shape[1], grid.height, grid.width)
     noise = noise_ratio(wide0, wide1)
-    noisy = noise > _QUIET
-    kind = _brightness(first, second) if brightness == "auto" else brightness
+    noisy = noise > QUIET
+    kind = brightness_of(first, second) if brightness == "auto" else brightness
     pair = Pair.of(wide0, wide1, brightness=kind, smooth=1.5 if noisy else 0.0)
-    # the data say less by the variance of their noise
-    own = min(max(1.0, (noise / _QUIET) ** 2), 50.0)
-    weight = 1.0 / (own if smoothness is None else smoothness)
+    weight = 1.0 / (default_smoothness(noise) if smoothness is None else smoothness)
     levels = shapes(pair.shape)
     cut = _last_within(levels, _RACE_CELLS)
     found, marks = [], []
@@ -197,13 +204,6 @@ def fit_motion(
         )
     report = flow_report(velocity, 1.0, grid)
     return Motion(velocity, grid, mismatch, dict(marks), report, noise, beyond, kind)
-
-
-def _brightness(u0: NDArray[np.floating], u1: NDArray[np.floating]) -> str:
-    """Whether the images have one level of brightness."""
-    off = float(np.nanmedian(u1) - np.nanmedian(u0))
-    spread = (float(np.nanstd(u0)) + float(np.nanstd(u1))) / 2
-    return "varying" if abs(off) > 0.3 * spread else "constant"
 
 
 def _sides(shape: tuple[int, ...]) -> Float:

@@ -12,12 +12,25 @@ from scipy.ndimage import convolve, gaussian_filter
 from xr_spde._core.errors import ParameterError
 from xr_spde.fields.sampling import fill_nearest, sample
 
-__all__ = ["Pair", "check_pair", "gradient", "noise_ratio", "resize", "shapes"]
+__all__ = [
+    "QUIET",
+    "Pair",
+    "brightness_of",
+    "check_pair",
+    "default_smoothness",
+    "gradient",
+    "noise_ratio",
+    "resize",
+    "shapes",
+]
 
 Real = NDArray[np.float32]
 
 SMALLEST = 16
 """Rows or columns of the coarsest level, at least."""
+
+QUIET = 0.1
+"""Noise over standard deviation of the images, below which nothing is done about it."""
 
 
 def check_pair(u0: ArrayLike, u1: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -240,3 +253,37 @@ def noise_ratio(u0: NDArray[Any], u1: NDArray[Any]) -> float:
     if not high.size or not spread > 0:
         return 0.0
     return float(np.median(np.abs(high)) / 0.6745 / 6.0 / spread)
+
+
+def default_smoothness(noise: float) -> float:
+    """Factor on the weight of the regularisation in noise.
+
+    Parameters
+    ----------
+    noise : float
+        Over the standard deviation of the images.
+
+    Returns
+    -------
+    float
+        1 to 50; the data say less by the variance of their noise.
+    """
+    return min(max(1.0, (noise / QUIET) ** 2), 50.0)
+
+
+def brightness_of(u0: NDArray[np.floating], u1: NDArray[np.floating]) -> str:
+    """Tell whether the images have one level of brightness.
+
+    Parameters
+    ----------
+    u0, u1 : ndarray (ny, nx)
+        Images; NaN is missing.
+
+    Returns
+    -------
+    {"constant", "varying"}
+        "varying" where the medians differ by more than 0.3 standard deviations.
+    """
+    off = float(np.nanmedian(u1) - np.nanmedian(u0))
+    spread = (float(np.nanstd(u0)) + float(np.nanstd(u1))) / 2
+    return "varying" if abs(off) > 0.3 * spread else "constant"
