@@ -114,6 +114,9 @@ class LatentAccessor(Generic[Obj]):
         brightness: str = "auto",
         search: float = 0.25,
         smoothness: float | None = None,
+        components: str = "grid",
+        restarts: int = 0,
+        seed: Seed = 0,
         dim: str | None = None,
         x: str | None = None,
         y: str | None = None,
@@ -128,14 +131,21 @@ class LatentAccessor(Generic[Obj]):
             What `fit` returned for these frames, instead of a new fit.
         brightness, search, smoothness
             See `xr_spde.latent.motion.fit_motion`.
+        components : {"grid", "east_north"}
+            Whether to add ``eastward`` and ``northward``.
+        restarts : int, default 0
+            Number of refits from disturbed starts, for ``u_spread`` and ``v_spread``.
+        seed : int, SeedSequence, Generator or None
+            Of the refits.
         dim, x, y : str, optional
             Names of the axes.
 
         Returns
         -------
         Dataset
-            ``u``, ``v`` (m s-1), ``divergence``, ``vorticity``, ``shear``, ``opening_rate``, and
-            how the fit went; see `xr_spde.latent.velocity`. Several variables of a Dataset give a
+            ``u``, ``v`` (m s-1), ``divergence``, ``vorticity``, ``shear``, ``opening_rate``, how
+            far the images determine it (``determined``, ``u_error``, ``v_error``), and how the fit
+            went; see `xr_spde.latent.velocity`. Several variables of a Dataset give a
             dimension ``variable``.
         """
         from xr_spde import latent
@@ -147,6 +157,9 @@ class LatentAccessor(Generic[Obj]):
             brightness=brightness,
             search=search,
             smoothness=smoothness,
+            components=components,
+            restarts=restarts,
+            seed=seed,
             dim=dim,
             x=x,
             y=y,

@@ -17,6 +17,7 @@ from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.labels.times import TimeAxis
 from xr_spde.latent.motion import fit_motion
+from xr_spde.latent.uncertainty import refit_spread
 
 __all__ = ["COMPONENT", "INTERVAL", "ImageSequence"]
 
@@ -129,17 +130,20 @@ class ImageSequence:
         which : ndarray of int
             Numbers of the intervals.
         settings : mapping
-            Of `xr_spde.latent.motion.fit_motion`.
+            Of `xr_spde.latent.motion.fit_motion`; also ``restarts`` and ``seed`` of
+            `xr_spde.latent.uncertainty.refit_spread`.
 
         Returns
         -------
         dict of DataArray (interval, ...)
             ``q`` (component, y, x) in cells per interval along increasing x and y, stored as the
-            images are, and scalars ``mismatch``, ``noise``, ``folded``, ``beyond_search``.
+            images are, and scalars ``mismatch``, ``noise``, ``folded``, ``beyond_search``; with
+            ``restarts`` above 0 also ``spread`` like ``q``.
         """
         first, second = self.ends(which, INTERVAL)
         space = (self.grid.y_dim, self.grid.x_dim)
         scalars = {name: Output(()) for name in ("mismatch", "noise", "folded")}
+        field = Output((COMPONENT, *space), self.data.dtype, {COMPONENT: 2})
         results = apply_core(
             _fit,
             first,
@@ -147,7 +151,8 @@ class ImageSequence:
             xr.DataArray(which, dims=INTERVAL),
             core_dims=[space, space, ()],
             output={
-                "q": Output((COMPONENT, *space), self.data.dtype, {COMPONENT: 2}),
+                "q": field,
+                **({"spread": field} if settings.get("restarts") else {}),
                 **scalars,
                 "beyond_search": Output((), np.bool_),
             },
@@ -155,7 +160,7 @@ class ImageSequence:
                 "grid": self.grid,
                 "cells": self.cells,
                 "names": {int(k): self.described(int(k)) for k in which},
-                "settings": dict(settings),
+                **_split(settings),
             },
         )
         return {name: da.drop_attrs() for name, da in results.items()}
@@ -191,6 +196,13 @@ def cells_of(grid: Grid) -> Cells:
     return Cells(grid.ny, grid.nx, dy, dx, grid.periodic_x)
 
 
+def _split(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Separate settings of the fit from those of what comes after it."""
+    after = {"restarts": 0, "seed": 0}
+    fitting = {name: value for name, value in settings.items() if name not in after}
+    return {"settings": fitting, **{k: settings.get(k, v) for k, v in after.items()}}
+
+
 def _fit(
     u0: NDArray[Any],
     u1: NDArray[Any],
@@ -200,12 +212,21 @@ def _fit(
     cells: Cells,
     names: Mapping[int, str],
     settings: Mapping[str, Any],
+    restarts: int,
+    seed: int,
 ) -> dict[str, Any]:
+    first, second = (grid.to_canonical(u) for u in (u0, u1))
     try:
-        motion = fit_motion(grid.to_canonical(u0), grid.to_canonical(u1), cells, **settings)
+        motion = fit_motion(first, second, cells, **settings)
     except ParameterError as error:
         raise ParameterError(f"no motion {names[int(number)]}: {error}") from error
+    spread = {}
+    if restarts:
+        chosen = {name: settings[name] for name in ("search", "smoothness") if name in settings}
+        again = refit_spread(first, second, motion, count=restarts, seed=seed, **chosen)
+        spread = {"spread": grid.from_canonical(again)}
     return {
+        **spread,
         "q": grid.from_canonical(motion.velocity),
         "mismatch": motion.mismatch,
         "noise": motion.noise,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, SchemaError, unknown
 from xr_spde._core.provenance import provenance
+from xr_spde._core.rng import resolve_seed
 from xr_spde._core.warn import warn
 from xr_spde.fields.cells import Cells
 from xr_spde.fields.sampling import fill_nearest
@@ -17,13 +18,16 @@ from xr_spde.labels.arrays import array_of
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.labels.times import TimeAxis
+from xr_spde.latent.directions import to_east_north
 from xr_spde.latent.labelled_model import latent_motion
+from xr_spde.latent.rates import MAPS, spread_maps, velocity_maps
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
 
 if TYPE_CHECKING:
+    from xr_spde._core.rng import Seed
     from xr_spde.latent.dynamics import LatentDynamics
 
-__all__ = ["MEDIA", "velocity"]
+__all__ = ["COMPONENTS", "MEDIA", "velocity"]
 
 MEDIA: dict[str, dict[str, tuple[str, str]]] = {
     "sea_ice": {
@@ -45,7 +49,8 @@ MEDIA: dict[str, dict[str, tuple[str, str]]] = {
 }
 """CF standard names by what moves, on geographic and on other grids."""
 
-_MAPS = ("u", "v", "divergence", "vorticity", "shear")
+COMPONENTS = ("grid", "east_north")
+"""Along the axes of the grid only, or to east and north as well."""
 
 
 def velocity(
@@ -56,6 +61,9 @@ def velocity(
     brightness: str = "auto",
     search: float = 0.25,
     smoothness: float | None = None,
+    components: str = "grid",
+    restarts: int = 0,
+    seed: Seed = 0,
     dim: str | None = None,
     x: str | None = None,
     y: str | None = None,
@@ -74,6 +82,14 @@ def velocity(
         each interval.
     brightness, search, smoothness
         See `xr_spde.latent.motion.fit_motion`.
+    components : {"grid", "east_north"}
+        Whether to add ``eastward`` and ``northward``; on a projected grid this needs
+        two-dimensional coordinates of latitude and longitude.
+    restarts : int, default 0
+        Number of refits from disturbed starts, 2 or more, each about as long as half a fit; see
+        `xr_spde.latent.uncertainty.refit_spread`.
+    seed : int, SeedSequence, Generator or None
+        Of the refits.
     dim : str, optional
         Name of the time axis.
     x, y : str, optional
@@ -89,8 +105,12 @@ def velocity(
         the grid, s-1; ``opening_rate``, the integral of positive divergence, m2 s-1; NaN where
         neither image has data. Of each fit: ``mismatch`` of the images along the motion and
         ``noise`` in standard deviations, ``folded`` (share of cells where paths cross) and
-        ``beyond_search`` (the motion is about as long as was searched for); of a ``model``
-        ``u_spread`` and ``v_spread``, by how much its windows disagree.
+        ``beyond_search`` (the motion is about as long as was searched for). ``determined`` tells
+        in how many directions the images around a place fix the motion there: 2, 1 where they
+        vary one way only (the aperture problem), 0 where they do not; ``u_error`` and ``v_error``
+        are standard errors from these images alone, NaN where ``determined`` is below 2; see
+        `xr_spde.latent.uncertainty.local_information`. ``u_spread`` and ``v_spread``: by how much
+        the windows of a ``model`` disagree, or ``restarts``.
 
     Raises
     ------
@@ -99,7 +119,7 @@ def velocity(
     GridError
         No regular grid, or latitudes beyond 85 degrees.
     UnknownNameError
-        For another medium.
+        For another medium or other components.
 
     Warns
     -----
@@ -122,13 +142,22 @@ def velocity(
     """
     if medium is not None and medium not in MEDIA:
         raise unknown("medium", medium, MEDIA)
+    _check_extras(components, restarts, model)
     da = array_of(obj, x=x, y=y)
     frames = ImageSequence.of(da, dim=dim, x=x, y=y)
     _warn_units(frames)
     settings = {"brightness": brightness, "search": search, "smoothness": smoothness}
+    again = {"restarts": restarts, "seed": resolve_seed(seed)} if restarts else {}
     every = np.arange(frames.lengths.size)
-    fitted = frames.fits(every, settings) if model is None else latent_motion(frames, model)
-    maps = _maps(frames, every, fitted.pop("q"))
+    if model is None:
+        fitted = frames.fits(every, {**settings, **again})
+    else:
+        fitted = latent_motion(frames, model)
+    maps = velocity_maps(frames, every, fitted.pop("q"), brightness)
+    if "spread" in fitted:
+        maps.update(spread_maps(frames, every, fitted.pop("spread")))
+    if components == "east_north":
+        maps.update(to_east_north(frames, maps["u"], maps["v"]))
     named = {**maps, **fitted}
     time = frames.time.dim
     order = [d for d in da.dims if d not in (frames.grid.y_dim, frames.grid.x_dim)]
@@ -143,6 +172,15 @@ def velocity(
         result[name].attrs = _attrs(str(name), frames, medium, da)
     how = settings if model is None else {"model": "latent"}
     return result.assign_attrs(provenance("velocity", **how))
+
+
+def _check_extras(components: str, restarts: int, model: LatentDynamics | None) -> None:
+    if components not in COMPONENTS:
+        raise unknown("components", components, dict.fromkeys(COMPONENTS))
+    if restarts and model is not None:
+        raise ParameterError("restarts= means nothing to a model; leave one of them away")
+    if not isinstance(restarts, int) or restarts < 0 or restarts == 1:
+        raise ParameterError(f"restarts={restarts!r}; expected 0, or an integer of 2 or more")
 
 
 def _warn_units(frames: ImageSequence) -> None:
@@ -164,53 +202,6 @@ def _units(frames: ImageSequence) -> tuple[str, str]:
     return length, "s" if np.isfinite(frames.time.unit) else "unit of time"
 
 
-def _maps(
-    frames: ImageSequence, which: NDArray[np.intp], q: xr.DataArray
-) -> dict[str, xr.DataArray]:
-    first, second = frames.ends(which, INTERVAL)
-    space = (frames.grid.y_dim, frames.grid.x_dim)
-    return apply_core(
-        _derived,
-        q,
-        first,
-        second,
-        xr.DataArray(frames.lengths[which], dims=INTERVAL),
-        core_dims=[(COMPONENT, *space), space, space, ()],
-        output={
-            **{name: Output(space, frames.data.dtype) for name in _MAPS},
-            "opening_rate": Output(()),
-        },
-        kwargs={"grid": frames.grid, "cells": frames.cells},
-    )
-
-
-def _derived(
-    q: NDArray[Any],
-    u0: NDArray[Any],
-    u1: NDArray[Any],
-    length: NDArray[np.float64],
-    *,
-    grid: Grid,
-    cells: Cells,
-) -> dict[str, Any]:
-    """Velocity and its derivatives from cells per interval."""
-    moved = grid.to_canonical(q)
-    hidden = np.isnan(u0) & np.isnan(u1)
-    u, v = cells.to_metres(moved, seconds=float(length))
-    rates = {name: part / float(length) for name, part in cells.kinematics(moved).items()}
-    found = {
-        "u": u,
-        "v": v,
-        "divergence": rates["divergence"],
-        "vorticity": rates["vorticity"],
-        "shear": rates["deformation"],
-    }
-    maps = {k: np.where(hidden, np.nan, grid.from_canonical(m)) for k, m in found.items()}
-    size = (cells.height * cells.width)[:, None]
-    opening = grid.from_canonical(np.maximum(found["divergence"], 0) * size)
-    return {**maps, "opening_rate": opening[~hidden].sum()}
-
-
 def _attrs(
     name: str, frames: ImageSequence, medium: str | None, da: xr.DataArray
 ) -> dict[str, object]:
@@ -225,8 +216,13 @@ def _attrs(
         "vorticity": ("relative vorticity", rate),
         "shear": ("shear rate", rate),
         "opening_rate": ("integral of positive divergence", f"{length}2 {rate}"),
-        "u_spread": (f"disagreement of windows on the velocity {along[0]}", f"{length} {rate}"),
-        "v_spread": (f"disagreement of windows on the velocity {along[1]}", f"{length} {rate}"),
+        "eastward": ("velocity eastward", f"{length} {rate}"),
+        "northward": ("velocity northward", f"{length} {rate}"),
+        "u_error": (f"standard error of the velocity {along[0]}", f"{length} {rate}"),
+        "v_error": (f"standard error of the velocity {along[1]}", f"{length} {rate}"),
+        "u_spread": (f"spread of fits of the velocity {along[0]}", f"{length} {rate}"),
+        "v_spread": (f"spread of fits of the velocity {along[1]}", f"{length} {rate}"),
+        "determined": ("directions in which the images around determine the velocity", "1"),
         "mismatch": ("mean absolute difference of images carried into each other", "1"),
         "noise": ("noise over standard deviation of the images", "1"),
         "folded": ("share of cells where paths cross", "1"),
@@ -234,10 +230,14 @@ def _attrs(
     }
     text, units = known[name]
     attrs: dict[str, object] = {"long_name": text, "units": units}
-    standard = MEDIA.get(medium or "", {}).get(name)
+    turned = {"eastward": "u", "northward": "v"}.get(name)
+    standard = MEDIA.get(medium or "", {}).get(turned or name)
     if standard is not None and units.startswith(("m s", "s-1")):
-        attrs["standard_name"] = standard[0 if geographic else 1]
-    if name in _MAPS and "grid_mapping" in da.attrs:
+        attrs["standard_name"] = standard[0 if geographic or turned else 1]
+    if name == "determined":
+        attrs["flag_values"] = np.array([0, 1, 2], np.int8)
+        attrs["flag_meanings"] = "none one_direction_only both_directions"
+    if (name in MAPS or turned or name == "determined") and "grid_mapping" in da.attrs:
         attrs["grid_mapping"] = da.attrs["grid_mapping"]
     return attrs
 
