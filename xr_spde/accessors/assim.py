@@ -330,6 +330,24 @@ class AssimDataArrayAccessor(AssimAccessor[xr.DataArray]):
 
         return assim.spde_prior(self._obj, **settings)
 
+    def simulate_tracks(self, *args: Any, **settings: Any) -> xr.Dataset:
+        """Observe this truth (time, Y, X) along the tracks of satellites, with errors.
+
+        Parameters
+        ----------
+        *args, **settings
+            ``missions``, ``noise``, ``seed``, ``every``, ``across``, ``x``, ``y``; see
+            `xr_spde.assim.simulate_tracks`.
+
+        Returns
+        -------
+        Dataset (obs)
+            Points with times, their errors, missions and passes.
+        """
+        from xr_spde import assim
+
+        return assim.simulate_tracks(self._obj, *args, **settings)
+
 
 @xr.register_dataset_accessor("assim")
 class AssimDatasetAccessor(AssimAccessor[xr.Dataset]):

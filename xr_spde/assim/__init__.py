@@ -12,6 +12,7 @@ from xr_spde.assim.correlated import AlongTrack
 from xr_spde.assim.cycle import cycle, steps
 from xr_spde.assim.inflation import Adaptive
 from xr_spde.assim.observations import read_observations
+from xr_spde.assim.observing import simulate_tracks
 from xr_spde.assim.prior import spde_prior
 from xr_spde.assim.score import score
 from xr_spde.assim.screening import superob, thin
@@ -23,6 +24,7 @@ __all__ = [
     "cycle",
     "read_observations",
     "score",
+    "simulate_tracks",
     "spde_prior",
     "steps",
     "superob",
