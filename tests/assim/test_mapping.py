@@ -7,7 +7,13 @@ import pytest
 import xarray as xr
 
 import xr_spde  # noqa: F401  registers the accessors
-from xr_spde.errors import GridError, ParameterError, SchemaError, UnknownNameError
+from xr_spde.errors import (
+    GridError,
+    MemoryGuardError,
+    ParameterError,
+    SchemaError,
+    UnknownNameError,
+)
 from xr_spde.fields.mesh import Mesh
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.spde import SpdeOperator, SpdeParameters
@@ -247,6 +253,18 @@ def test_bad_observations_are_refused(name):
         )
 
 
+def test_more_draws_than_memory_are_refused_before_anything_is_computed():
+    with pytest.raises(MemoryGuardError, match=r"1000000000 draws of 6 steps.*fewer"):
+        make_prior().assim.assimilate(make_points(), obs_error=0.03, times=TIMES, n=10**9)
+
+
+def test_points_of_dask_arrays_give_lazy_maps(solved):
+    prior, points, found = solved
+    lazy = prior.assim.assimilate(points.chunk(obs=7), obs_error=0.03, times=TIMES)
+    assert lazy["mean"].chunks is not None
+    np.testing.assert_array_equal(lazy["mean"].compute(), found["mean"])
+
+
 def test_what_is_dropped_is_counted():
     points = replaced(replaced(make_points(), "time", 2, START - DAY), "lat", 3, 60.0)
     found = make_prior().assim.assimilate(points, obs_error=0.03, times=TIMES, unusable="drop")
@@ -257,8 +275,8 @@ def test_what_is_dropped_is_counted():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"decay_time": -1.0}, "time has values"), ({"length": -5.0}, "shortest <= longest"),
-     ({"length_across": 95.0}, "shortest <= longest"), ({"length_across": -2.0}, "shortest"),
+    [({"decay_time": -1.0}, "decay_time of the prior"), ({"length": -5.0}, "length of the prior"),
+     ({"length_across": 95.0}, "shortest exceeds"), ({"length_across": -2.0}, "length_across"),
      ({"std": 0.0}, "std of the prior")],
 )  # fmt: skip
 def test_bad_priors_are_refused(changes, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 from numpy.typing import DTypeLike
 
 from xr_spde._core.errors import ParameterError, unknown
+from xr_spde._core.memory import check_memory
 from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
 from xr_spde._core.rng import Seed
@@ -168,6 +170,11 @@ def interpolate(
         if n:
             output["ensemble"] = (lambda k: (n, k, *plane), 1, target)
     sizes = [window.stop - window.start for window in plan]
+    check_memory(
+        n * math.prod(plane) * target.itemsize * (max(sizes) if lazy else sum(sizes)),
+        what=f"{n} draws of {max(sizes) if lazy else sum(sizes)} steps at once",
+        remedy="Ask for fewer, or for lazy ones by windows: chunk the input and give block=.",
+    )
     found = map_windows([carry_options(t) for t in tasks], arrays, output, sizes=sizes, lazy=lazy)
     return _labelled(found, given, problem, plan)
 

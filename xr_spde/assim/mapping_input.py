@@ -13,7 +13,7 @@ from xr_spde._core.errors import ParameterError
 from xr_spde._core.rng import resolve_seed
 from xr_spde.assim.background_check import BackgroundCheck
 from xr_spde.assim.observations import Observations
-from xr_spde.assim.prior_recipe import PriorRecipe, read_prior
+from xr_spde.assim.prior_recipe import PriorRecipe, check_positive, read_prior
 from xr_spde.assim.reading import Gridded, as_gridded
 from xr_spde.assim.times import as_times, check_times, step_of, time_dim
 from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_gridded, read_points
@@ -117,6 +117,8 @@ def read_problem(given: dict[str, Any]) -> Problem:
         )
     missing = grid.to_canonical(np.isnan(np.asarray(template.values)))
     land = missing if land is None else land | missing
+    if recipe is not None:
+        check_positive(maps, land)
     stored = grid.from_canonical(land)
     observed: PointSeries | GriddedSeries
     points = None
@@ -131,7 +133,7 @@ def read_problem(given: dict[str, Any]) -> Problem:
     else:
         error = reading["obs_error"]
         observed = read_gridded(gridded, error, grid, times, step, stored, reading)
-    sources = (guess, prior, None if gridded is None else gridded.values)
+    sources = (guess, prior, obs if gridded is None else gridded.values)
     return Problem(grid, recipe, maps, land, guess, template, times, step, observed, points,
                     sources, resolve_seed(given["seed"]))  # fmt: skip
 

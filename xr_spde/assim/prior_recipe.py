@@ -86,12 +86,8 @@ class PriorRecipe:
             the length.
         """
         operator, alpha = self.operator(land), int(self.settings["alpha"])
+        check_positive(maps, land)
         std = np.where(land, 1.0, maps["std"])
-        if not (np.isfinite(std) & (std > 0.0)).all():
-            raise ParameterError(
-                f"std of the prior has a minimum of {np.nanmin(std):g} and {np.isnan(std).sum()} "
-                "missing values off land; expected > 0"
-            )
         shape = operator.mesh.shape
         numbers = {"shortest": _KM * maps["length_across"], "angle": maps["angle"],
                    "u": _DAY * maps["u"], "v": _DAY * maps["v"]}  # fmt: skip
@@ -178,6 +174,30 @@ def read_prior(
             "prior, or a first guess with times"
         )
     return PriorRecipe(grid, float(days), settings), maps
+
+
+def check_positive(maps: Mapping[str, Float], land: NDArray[np.bool_]) -> None:
+    """Check the scales of a prior off land.
+
+    Parameters
+    ----------
+    maps : mapping of str to ndarray (..., ny, nx)
+        Variables of the Dataset.
+    land : ndarray (ny, nx) of bool
+        Of the same grid.
+
+    Raises
+    ------
+    ParameterError
+        For lengths, times or deviations that are missing or not positive.
+    """
+    for name in ("length", "length_across", "decay_time", "std"):
+        wet = maps[name][..., ~land]
+        if not (np.isfinite(wet) & (wet > 0.0)).all():
+            raise ParameterError(
+                f"{name} of the prior has a minimum of {np.nanmin(wet):g} and "
+                f"{np.isnan(wet).sum()} missing values off land; expected numbers > 0"
+            )
 
 
 def check_names(

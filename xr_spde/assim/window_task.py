@@ -26,6 +26,8 @@ Float = NDArray[np.float64]
 _FIELDS, _ERRORS, _SPREAD = 0, 1, 2
 """Last part of the identity of a random stream."""
 
+_TOGETHER = 50  # draws
+
 
 @dataclass(frozen=True, eq=False)
 class _Task:
@@ -116,27 +118,34 @@ class SpdeTask(_Task):
             stream = member_generator(self.entropy, 0, _SPREAD, self.window.index)
             out["std"] = self.stored(found.deviation(draws=self.draws, noise=stream))
         if self.members:
-            out["ensemble"] = self.stored(mean + self._draw(found, points, innovation))
+            # some at a time: of the steps that a window needs besides its own no draws are kept
+            out["ensemble"] = np.concatenate([
+                self.stored(mean + self._draw(found, points, innovation, range(
+                    first, min(first + _TOGETHER, self.members))))
+                for first in range(0, self.members, _TOGETHER)
+            ])  # fmt: skip
             residual = max(residual, found.residual)
         out["residual"] = np.full(self.window.stop - self.window.start, residual)
         return out
 
-    def _draw(self, found: SpaceTimePosterior, points: PointSeries, innovation: Float) -> Float:
+    def _draw(
+        self, found: SpaceTimePosterior, points: PointSeries, innovation: Float, members: range
+    ) -> Float:
         """Draws whose noise belongs to a step or an observation, whatever the window."""
         nodes, first = self.land.size, self.window.first
         noise = np.stack([
             [member_generator(self.entropy, m, _FIELDS, first + k).standard_normal(nodes)
              for k in range(self.steps)]
-            for m in range(self.members)
+            for m in members
         ])  # fmt: skip
         whole = np.floor(points.position + 1e-6).astype(np.intp)
-        errors = np.empty((self.members, points.value.size))
+        errors = np.empty((len(members), points.value.size))
         for step in np.unique(whole):
             here = np.flatnonzero(whole == step)
             number = points.number[here]
-            for m in range(self.members):
+            for k, m in enumerate(members):
                 stream = member_generator(self.entropy, m, _ERRORS, int(step))
-                errors[m, here] = stream.standard_normal(int(number.max()) + 1)[number]
+                errors[k, here] = stream.standard_normal(int(number.max()) + 1)[number]
         return found.draw(innovation, noise, errors)
 
 
