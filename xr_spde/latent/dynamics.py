@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import ParameterError
 from xr_spde.fields.cells import Cells
-from xr_spde.fields.characteristics import jacobian
 from xr_spde.fields.sampling import sample
 from xr_spde.fields.unsteady import trace, turned_back, velocity_at
-from xr_spde.latent.frames import Frame
+from xr_spde.latent.blending import Carried, Frame, two_sided, visibility
 from xr_spde.latent.windows import in_windows, prepared, standardisation
 
 if TYPE_CHECKING:
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["LatentDynamics"]
 
 Float = NDArray[np.floating]
-
-_COVER_POWER = 2
-_LEAST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,17 +244,9 @@ class LatentDynamics:
         wrap = self.cells.periodic_x
         own = (float(self.times[k]) - float(self.times[0])) / self.span
         y, x = trace(self.velocity, s, own, periodic_x=wrap)
-        ny, nx = self.cells.shape
-        known = (y >= -0.5) & (y <= ny - 0.5)
-        if not wrap:
-            known &= (x >= -0.5) & (x <= nx - 0.5)
-        seen = np.isfinite(self.frames[k])
-        if not seen.all():
-            known &= sample(seen.astype(float), y, x, kernel="linear", periodic_x=wrap) >= 0.5
+        known, cover = visibility(np.isnan(self.frames[k]), y, x, periodic_x=wrap)
         state = np.asarray(sample(self.latent[k], y, x, kernel="monotone", periodic_x=wrap))
         left = np.asarray(sample(self._left[k], y, x, kernel="monotone", periodic_x=wrap))
-        a, b, c, d = jacobian(y, x, periodic_x=wrap)
-        cover = np.clip(a * d - b * c, 1e-3, 1.0) ** _COVER_POWER
         return self.decode(state) + left, known, cover, state
 
     def frame(self, time: float, *, extrapolate: bool = False) -> Frame:
@@ -285,26 +273,12 @@ class LatentDynamics:
         shares = (self.times - self.times[0]) / self.span
         k = int(np.clip(np.searchsorted(shares, s, side="right") - 1, 0, len(shares) - 2))
         tau = float(np.clip((s - shares[k]) / (shares[k + 1] - shares[k]), 0.0, 1.0))
-        sides = [self.carried(j, s)[:3] for j in (k, k + 1)]
-        weights, shown = [], []
-        for j, (_, known, cover), part in zip((k, k + 1), sides, (1 - tau, tau), strict=True):
+        sides = []
+        for j in (k, k + 1):
+            value, known, cover, _ = self.carried(j, s)
             gappy = bool(np.isnan(self.frames[j]).any())
-            # what lies outside both images still needs a value, that of the border
-            weights.append(part * cover * np.where(known, 1.0, 0.0 if gappy else _LEAST))
-            shown.append(known)
-        alone = weights[0] + weights[1] == 0
-        for j in range(2):  # a gap at the very end is filled from the other end
-            weights[j] = np.where(alone & shown[j], 1.0, weights[j])
-        total = weights[0] + weights[1]
-        mixed = sum(w * v for w, (v, *_) in zip(weights, sides, strict=True))
-        mixed = mixed / np.where(total > 0, total, 1)
-        seen = shown[0].astype(np.int8) + shown[1].astype(np.int8)
-        dtype = self.frames.dtype
-        return Frame(
-            np.where(total > 0, mixed, np.nan).astype(dtype),
-            np.where(seen == 2, sides[1][0] - sides[0][0], np.nan).astype(dtype),
-            seen,
-        )
+            sides.append(Carried(value.astype(self.frames.dtype), known, cover, gappy))
+        return two_sided(sides[0], sides[1], tau)
 
     def reversed(self) -> LatentDynamics:
         """Return the same dynamics with time running backwards, over the same span."""

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import ParameterError, unknown
-from xr_spde.fields.characteristics import departure, jacobian
+from xr_spde.fields.characteristics import departure
 from xr_spde.fields.sampling import fill_nearest, sample
+from xr_spde.latent.blending import Carried, Frame, two_sided, visibility
 from xr_spde.latent.motion import Motion
 
 __all__ = ["BLENDS", "Frame", "expected_blend", "frame_between"]
 
 BLENDS = ("area", "expected")
 """Ways to mix what the two images say."""
-
-_COVER_POWER = 2
-_LEAST = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """An image between two.
-
-    Attributes
-    ----------
-    image : ndarray (ny, nx)
-        NaN only where neither image shows what is there.
-    disagreement : ndarray (ny, nx)
-        Difference between what the two images say, second less first; NaN where only one speaks.
-    seen : ndarray (ny, nx)
-        0, 1 or 2 images that show the place. 0 outside gaps means that what is there comes from
-        outside both images; the value is then that of the border.
-    """
-
-    image: NDArray[np.floating]
-    disagreement: NDArray[np.floating]
-    seen: NDArray[np.int8]
 
 
 def frame_between(
@@ -103,36 +81,17 @@ def frame_between(
             f"tau={tau:g} is outside [0, 1]; give a time between the images, or extrapolate=True"
         )
     inside = float(np.clip(tau, 0, 1))
-    values, weights, shown = [], [], []
-    for image, span, share in zip(images, (tau, tau - 1), (1 - inside, inside), strict=True):
-        value, known, cover = _carried(image, motion, span, kernel)
-        values.append(value)
-        shown.append(known)
-        # what lies outside both images still needs a value, that of the border
-        weights.append(
-            share * cover * np.where(known, 1.0, 0.0 if np.isnan(image).any() else _LEAST)
-        )
-    alone = weights[0] + weights[1] == 0
-    for k in range(2):  # a gap at the very end is filled from the other end
-        weights[k] = np.where(alone & shown[k], 1.0, weights[k])
-    total = weights[0] + weights[1]
-    mixed: NDArray[np.floating] = sum(
-        w * v for w, v in zip(weights, values, strict=True)
-    ) / np.where(total > 0, total, 1)
+    sides = [
+        _carried(image, motion, span, kernel)
+        for image, span in zip(images, (tau, tau - 1), strict=True)
+    ]
+    frame = two_sided(sides[0], sides[1], inside)
     if blend == "expected" and 0 < tau < 1:
         # where one image does not see, the other stands for both
-        pairs = [
-            np.where(known, v, np.where(total > 0, mixed, np.nan))
-            for known, v in zip(shown, values, strict=True)
-        ]
-        mixed = expected_blend(fill_nearest(pairs[0]), fill_nearest(pairs[1]), tau)
-    dtype = images[0].dtype
-    seen = shown[0].astype(np.int8) + shown[1].astype(np.int8)
-    return Frame(
-        np.where(total > 0, mixed, np.nan).astype(dtype),
-        np.where(seen == 2, values[1] - values[0], np.nan).astype(dtype),
-        seen,
-    )
+        first, second = (fill_nearest(np.where(s.known, s.value, frame.image)) for s in sides)
+        mixed = expected_blend(first, second, tau).astype(frame.image.dtype)
+        frame = replace(frame, image=np.where(np.isnan(frame.image), np.nan, mixed))
+    return frame
 
 
 def expected_blend(
@@ -187,21 +146,12 @@ def expected_blend(
     return np.asarray(mean + idctn(share0 * a + share1 * b, norm="ortho"))
 
 
-def _carried(
-    image: NDArray[np.floating], motion: Motion, span: float, kernel: str
-) -> tuple[NDArray[np.floating], NDArray[np.bool_], NDArray[np.floating]]:
+def _carried(image: NDArray[np.floating], motion: Motion, span: float, kernel: str) -> Carried:
     """Values carried over a time span, where they are known, and the weight of their area."""
     wrap = motion.cells.periodic_x
-    ny, nx = image.shape
     y, x = departure(motion.velocity, span, periodic_x=wrap)
-    known = (y >= -0.5) & (y <= ny - 0.5)
-    if not wrap:
-        known &= (x >= -0.5) & (x <= nx - 0.5)
     missing = np.isnan(image)
-    if missing.any():
-        share = sample((~missing).astype(image.dtype), y, x, kernel="linear", periodic_x=wrap)
-        known &= share >= 0.5
-        image = fill_nearest(image)
-    a, b, c, d = jacobian(y, x, periodic_x=wrap)
-    cover = np.clip(a * d - b * c, 1e-3, 1.0) ** _COVER_POWER
-    return np.asarray(sample(image, y, x, kernel=kernel, periodic_x=wrap)), known, cover
+    known, cover = visibility(missing, y, x, periodic_x=wrap)
+    filled = fill_nearest(image)
+    value = np.asarray(sample(filled, y, x, kernel=kernel, periodic_x=wrap))
+    return Carried(value, known, cover, bool(missing.any()))
