@@ -46,6 +46,8 @@ class LatentAccessor(Generic[Obj]):
         search: float = 0.25,
         smoothness: float | None = None,
         uncertainty: bool = False,
+        calibration: xr.Dataset | None = None,
+        level: float = 0.9,
         seed: Seed = 0,
         dim: str | None = None,
         x: str | None = None,
@@ -71,6 +73,10 @@ class LatentAccessor(Generic[Obj]):
             Of "field".
         uncertainty : bool, default False
             Whether to add ``disagreement`` and ``seen``.
+        calibration : Dataset, optional
+            What `calibrate` returned: ``error``, ``lower`` and ``upper`` are added.
+        level : float, default 0.9
+            Probability of the interval.
         seed : int, SeedSequence, Generator or None
             Of "latent".
         dim, x, y : str, optional
@@ -99,6 +105,8 @@ class LatentAccessor(Generic[Obj]):
             search=search,
             smoothness=smoothness,
             uncertainty=uncertainty,
+            calibration=calibration,
+            level=level,
             seed=seed,
             dim=dim,
             x=x,
@@ -203,7 +211,7 @@ class LatentAccessor(Generic[Obj]):
 
 @xr.register_dataarray_accessor("latent")
 class LatentDataArrayAccessor(LatentAccessor[xr.DataArray]):
-    """Images of one variable: `interpolate`, `velocity`, `compare`, `fit`, `encode`, `decode`.
+    """Images of one variable: `interpolate`, `velocity`, `compare`, `calibrate` and models.
 
     Examples
     --------
@@ -215,6 +223,39 @@ class LatentDataArrayAccessor(LatentAccessor[xr.DataArray]):
     >>> pair.latent.interpolate("2020-03-01T02").dims
     ('y', 'x')
     """
+
+    def calibrate(
+        self,
+        truth: xr.DataArray | None = None,
+        *,
+        method: str = "field",
+        dim: str | None = None,
+        x: str | None = None,
+        y: str | None = None,
+        **settings: Any,
+    ) -> xr.Dataset:
+        """Learn how far frames are off from frames that were known.
+
+        Parameters
+        ----------
+        truth : DataArray, optional
+            Images at times between, which are not among the frames. Without it every image but the
+            first and the last is withheld and found from its neighbours.
+        method : {"field", "latent"}
+            That makes the frames.
+        dim, x, y : str, optional
+            Names of the axes.
+        **settings
+            Of `interpolate`.
+
+        Returns
+        -------
+        Dataset
+            For ``calibration=`` of `interpolate`; see `xr_spde.latent.calibrate`.
+        """
+        from xr_spde import latent
+
+        return latent.calibrate(self._obj, truth, method=method, dim=dim, x=x, y=y, **settings)
 
     def fit(
         self,

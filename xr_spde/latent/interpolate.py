@@ -20,6 +20,7 @@ from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.latent.baselines import BASELINES, baseline
 from xr_spde.latent.frames import frame_between
+from xr_spde.latent.intervals import check_calibration, frame_errors
 from xr_spde.latent.labelled_model import latent_frames
 from xr_spde.latent.motion import Motion
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
@@ -34,6 +35,11 @@ __all__ = ["METHODS", "interpolate"]
 METHODS = ("field", "latent", "linear", "flow", "transport")
 
 _SLACK = 1e-9
+_ERRORS = {
+    "error": "standard deviation of the error",
+    "lower": "lower end of the interval",
+    "upper": "upper end of the interval",
+}
 
 
 def interpolate(
@@ -50,6 +56,8 @@ def interpolate(
     search: float = 0.25,
     smoothness: float | None = None,
     uncertainty: bool = False,
+    calibration: xr.Dataset | None = None,
+    level: float = 0.9,
     seed: Seed = 0,
     dim: str | None = None,
     x: str | None = None,
@@ -84,6 +92,10 @@ def interpolate(
         Of "field"; see `xr_spde.latent.motion.fit_motion`.
     uncertainty : bool, default False
         Of "field" and "latent": whether to add what tells how far the frames can be trusted.
+    calibration : Dataset, optional
+        What `calibrate` returned for images of this kind: with it ``uncertainty`` adds errors.
+    level : float, default 0.9
+        Of the calibration: probability with which the truth is to lie in the interval.
     seed : int, SeedSequence, Generator or None
         Of "latent"; the other methods draw nothing.
     dim : str, optional
@@ -99,7 +111,9 @@ def interpolate(
         Like ``obj`` at the new times, with its attributes; lazy where it is, with one task per fit
         and one per frame. Variables without times come along unchanged. With ``uncertainty`` a
         Dataset: the images, ``disagreement`` (what the second image says less what the first one
-        says, NaN where one alone speaks) and ``seen`` (how many of the two show the place).
+        says, NaN where one alone speaks) and ``seen`` (how many of the two show the place); with a
+        ``calibration`` also the standard deviation of the ``error`` and the interval from ``lower``
+        to ``upper``, NaN where the calibration knows nothing or the time is extrapolated.
 
     Raises
     ------
@@ -124,6 +138,10 @@ def interpolate(
     if method not in METHODS and method not in BASELINES:
         raise unknown("method", method, dict.fromkeys((*METHODS, *BASELINES)))
     _check_arguments(method, motion, model, extrapolate, uncertainty, settings)
+    if calibration is not None:
+        if not uncertainty:
+            raise ParameterError("calibration= means nothing without uncertainty=True; add it")
+        check_calibration(calibration, level, method)
     one = partial(
         _interpolated,
         time=time,
@@ -135,6 +153,7 @@ def interpolate(
         if method == "field"
         else {"seed": resolve_seed(seed), **settings},
         uncertainty=uncertainty,
+        calibration=None if calibration is None else (calibration, level),
         axes={"dim": dim, "x": x, "y": y},
     )
     if isinstance(obj, xr.DataArray):
@@ -181,6 +200,7 @@ def _interpolated(
     frame: Callable[..., Any],
     fitting: dict[str, Any],
     uncertainty: bool,
+    calibration: tuple[xr.Dataset, float] | None,
     axes: Mapping[str, str | None],
 ) -> Any:
     """Frames of one variable."""
@@ -193,6 +213,8 @@ def _interpolated(
         made = latent_frames(frames, np.atleast_1d(numbers), given, **fitting)
     else:
         made = _blended(frames, which, tau, method)
+    if calibration is not None:
+        made = {**made, **frame_errors(frames, which, tau, made, *calibration)}
     how = provenance("interpolate", interpolation=method)
     results = {name: _labelled(part, da, when, frames.time.dim) for name, part in made.items()}
     image = results["image"].assign_attrs({**da.attrs, **how}).rename(da.name)
@@ -201,9 +223,15 @@ def _interpolated(
     name = "image" if da.name is None else str(da.name)
     text = "second image less first, both carried to the time"
     shown = {"long_name": "number of images that show the place", "units": "1"}
+    calibrated = {
+        key: results[key].assign_attrs(derived_attrs(da.attrs, long_name=long_name))
+        for key, long_name in _ERRORS.items()
+        if key in results
+    }
     return xr.Dataset(
         {
             name: image,
+            **calibrated,
             "disagreement": results["disagreement"].assign_attrs(
                 derived_attrs(da.attrs, long_name=text)
             ),

@@ -22,7 +22,7 @@ from xr_spde.latent.compare import compare
 from xr_spde.latent.frames import BLENDS
 from xr_spde.latent.reading import ImageSequence
 
-__all__ = ["compare_methods"]
+__all__ = ["compare_methods", "known_frames", "places_between"]
 
 _SCORES = {
     "rmse": "root mean square error",
@@ -104,9 +104,9 @@ def compare_methods(
     da = array_of(obj, x=x, y=y)
     frames = ImageSequence.of(da, dim=dim, x=x, y=y)
     grid, axis = frames.grid, frames.time
-    known = _known(as_float(array_of(truth, x=x, y=y)), frames)
+    known = known_frames(as_float(array_of(truth, x=x, y=y)), frames)
     when, numbers = axis.read(known[axis.dim])
-    which, tau = _between(frames, np.atleast_1d(numbers), np.atleast_1d(when.values))
+    which, tau = places_between(frames, np.atleast_1d(numbers), np.atleast_1d(when.values))
     able = _able(methods)
     if not able:
         raise ParameterError("no method is left to compare; name some that need no library")
@@ -141,8 +141,28 @@ def compare_methods(
     return made.assign_attrs(provenance("compare", blend=blend))
 
 
-def _known(truth: xr.DataArray, frames: ImageSequence) -> xr.DataArray:
-    """Truth with the order of cells of the frames."""
+def known_frames(truth: xr.DataArray, frames: ImageSequence) -> xr.DataArray:
+    """Check that withheld images lie on the grid of the frames.
+
+    Parameters
+    ----------
+    truth : DataArray (..., y, x)
+        With a coordinate of time.
+    frames : ImageSequence
+        From which they were withheld.
+
+    Returns
+    -------
+    DataArray
+        What came in.
+
+    Raises
+    ------
+    ParameterError
+        Without a time.
+    GridError
+        On another grid, or stored in another order.
+    """
     grid, dim = frames.grid, frames.time.dim
     if dim not in truth.coords:
         raise ParameterError(
@@ -167,9 +187,32 @@ def _known(truth: xr.DataArray, frames: ImageSequence) -> xr.DataArray:
     return truth
 
 
-def _between(
+def places_between(
     frames: ImageSequence, asked: NDArray[np.float64], labels: NDArray[Any]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Place times strictly between frames.
+
+    Parameters
+    ----------
+    frames : ImageSequence
+        The frames.
+    asked : ndarray
+        Times in the units of their axis.
+    labels : ndarray
+        The same for people.
+
+    Returns
+    -------
+    which : ndarray of int
+        Numbers of the intervals.
+    tau : ndarray
+        Share of the interval that has passed.
+
+    Raises
+    ------
+    ParameterError
+        A time of a frame, or outside.
+    """
     known = frames.time.numbers
     bad = (asked < known[0]) | (asked > known[-1]) | np.isin(asked, known)
     if bad.any():
