@@ -42,6 +42,7 @@ class LatentAccessor(Generic[Obj]):
         extrapolate: bool = False,
         kernel: str = "cubic",
         blend: str = "area",
+        path: str = "smooth",
         brightness: str = "auto",
         search: float = 0.25,
         smoothness: float | None = None,
@@ -61,7 +62,7 @@ class LatentAccessor(Generic[Obj]):
         time : str, date, number, or array_like of these
             One time, or several along the time axis.
         method : {"field", "latent", "linear", "flow", "transport"}
-            "field" follows one steady motion, "latent" fits encoder, motion and decoder (needs
+            "field" follows the motion, "latent" fits encoder, motion and decoder (needs
             torch); the others are for comparison.
         motion : Dataset, optional
             What `velocity` returned, instead of a new fit.
@@ -69,7 +70,7 @@ class LatentAccessor(Generic[Obj]):
             What `fit` returned, instead of a new fit.
         extrapolate : bool, default False
             Whether times outside the frames are allowed.
-        kernel, blend, brightness, search, smoothness
+        kernel, blend, path, brightness, search, smoothness
             Of "field".
         uncertainty : bool, default False
             Whether to add ``disagreement`` and ``seen``.
@@ -101,6 +102,7 @@ class LatentAccessor(Generic[Obj]):
             extrapolate=extrapolate,
             kernel=kernel,
             blend=blend,
+            path=path,
             brightness=brightness,
             search=search,
             smoothness=smoothness,
@@ -119,6 +121,7 @@ class LatentAccessor(Generic[Obj]):
         *,
         medium: str | None = None,
         model: LatentDynamics | None = None,
+        path: str = "smooth",
         brightness: str = "auto",
         search: float = 0.25,
         smoothness: float | None = None,
@@ -129,7 +132,7 @@ class LatentAccessor(Generic[Obj]):
         x: str | None = None,
         y: str | None = None,
     ) -> xr.Dataset:
-        """Velocity between each frame and the next, steady over the interval.
+        """Velocity between each frame and the next.
 
         Parameters
         ----------
@@ -137,6 +140,9 @@ class LatentAccessor(Generic[Obj]):
             What moves: gives the variables their CF standard names.
         model : LatentDynamics, optional
             What `fit` returned for these frames, instead of a new fit.
+        path : {"smooth", "steady"}
+            Whether velocities change smoothly from pair to pair, or each pair has a steady one of
+            its own.
         brightness, search, smoothness
             See `xr_spde.latent.motion.fit_motion`.
         components : {"grid", "east_north"}
@@ -162,6 +168,7 @@ class LatentAccessor(Generic[Obj]):
             self._obj,
             medium=medium,
             model=model,
+            path=path,
             brightness=brightness,
             search=search,
             smoothness=smoothness,

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import ParameterError, unknown
-from xr_spde.fields.characteristics import departure
 from xr_spde.fields.sampling import fill_nearest, sample
 from xr_spde.latent.blending import Carried, Frame, two_sided, visibility
 from xr_spde.latent.motion import Motion
@@ -82,8 +81,8 @@ def frame_between(
         )
     inside = float(np.clip(tau, 0, 1))
     sides = [
-        _carried(image, motion, span, kernel)
-        for image, span in zip(images, (tau, tau - 1), strict=True)
+        _carried(image, motion, tau, end, kernel)
+        for image, end in zip(images, (0.0, 1.0), strict=True)
     ]
     frame = two_sided(sides[0], sides[1], inside)
     if blend == "expected" and 0 < tau < 1:
@@ -146,10 +145,12 @@ def expected_blend(
     return np.asarray(mean + idctn(share0 * a + share1 * b, norm="ortho"))
 
 
-def _carried(image: NDArray[np.floating], motion: Motion, span: float, kernel: str) -> Carried:
-    """Values carried over a time span, where they are known, and the weight of their area."""
+def _carried(
+    image: NDArray[np.floating], motion: Motion, tau: float, end: float, kernel: str
+) -> Carried:
+    """Values of an image at one end carried to a time, where known, and weight of their area."""
     wrap = motion.cells.periodic_x
-    y, x = departure(motion.velocity, span, periodic_x=wrap)
+    y, x = motion.positions(tau, end)
     missing = np.isnan(image)
     known, cover = visibility(missing, y, x, periodic_x=wrap)
     filled = fill_nearest(image)

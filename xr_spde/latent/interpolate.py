@@ -22,9 +22,9 @@ from xr_spde.latent.baselines import BASELINES, baseline
 from xr_spde.latent.frames import frame_between
 from xr_spde.latent.intervals import check_calibration, frame_errors
 from xr_spde.latent.labelled_model import latent_frames
-from xr_spde.latent.motion import Motion
+from xr_spde.latent.paths import BOUND, check_path, fits_along, given_motion
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
-from xr_spde.latent.velocity import given_motion
+from xr_spde.latent.sequence import ChangingMotion
 
 if TYPE_CHECKING:
     from xr_spde._core.rng import Seed
@@ -52,6 +52,7 @@ def interpolate(
     extrapolate: bool = False,
     kernel: str = "cubic",
     blend: str = "area",
+    path: str = "smooth",
     brightness: str = "auto",
     search: float = 0.25,
     smoothness: float | None = None,
@@ -75,7 +76,7 @@ def interpolate(
     time : str, date, number, or array_like of these
         One time, or several along the time axis; dates of every CF calendar as ISO strings too.
     method : {"field", "latent", "linear", "flow", "transport"}
-        "field" follows one steady motion from either neighbour (`xr_spde.latent.motion`); "latent"
+        "field" follows the motion from either neighbour (`xr_spde.latent.motion`); "latent"
         fits encoder, motion and decoder to all frames (needs torch); the others are what people use
         today, for comparison (`xr_spde.latent.baselines`, "flow" and "transport" need the extra
         ``frames``; so do "farneback", "dis", "dis-splat" and "transport-exact").
@@ -88,6 +89,9 @@ def interpolate(
     kernel, blend
         Of "field"; see `xr_spde.latent.frames.frame_between`. ``blend="expected"`` is for images
         that change as they move, such as rain.
+    path : {"smooth", "steady"}
+        Of "field": whether velocities change smoothly from pair to pair, or each pair has a steady
+        one of its own; see `xr_spde.latent.sequence`.
     brightness, search, smoothness
         Of "field"; see `xr_spde.latent.motion.fit_motion`.
     uncertainty : bool, default False
@@ -137,7 +141,8 @@ def interpolate(
     """
     if method not in METHODS and method not in BASELINES:
         raise unknown("method", method, dict.fromkeys((*METHODS, *BASELINES)))
-    _check_arguments(method, motion, model, extrapolate, uncertainty, settings)
+    _check_arguments(method, motion, model, path, extrapolate, uncertainty, settings)
+    check_path(path, motion=motion)
     if calibration is not None:
         if not uncertainty:
             raise ParameterError("calibration= means nothing without uncertainty=True; add it")
@@ -149,7 +154,10 @@ def interpolate(
         given=motion if method == "field" else model,
         extrapolate=extrapolate,
         frame=partial(_field_frame, kernel=kernel, blend=blend),
-        fitting={"brightness": brightness, "search": search, "smoothness": smoothness}
+        fitting={
+            "settings": {"brightness": brightness, "search": search, "smoothness": smoothness},
+            "path": path,
+        }
         if method == "field"
         else {"seed": resolve_seed(seed), **settings},
         uncertainty=uncertainty,
@@ -245,6 +253,7 @@ def _check_arguments(
     method: str,
     motion: xr.Dataset | None,
     model: Any,
+    path: str,
     extrapolate: bool,
     uncertainty: bool,
     settings: Mapping[str, Any],
@@ -253,6 +262,7 @@ def _check_arguments(
     wrong = {
         "motion": motion is not None and method != "field",
         "model": model is not None and method != "latent",
+        "path": path != "smooth" and method != "field",
         "extrapolate": extrapolate and method not in ("field", "latent"),
         "uncertainty": uncertainty and method not in ("field", "latent"),
         **dict.fromkeys(settings, method != "latent"),
@@ -294,22 +304,25 @@ def _carried(
     """Frames along a motion of each interval."""
     needed, place = np.unique(which, return_inverse=True)
     if motion is None:
-        q = frames.fits(needed, fitting)["q"]
+        fitted = fits_along(frames, needed, **fitting)
     else:
-        q = given_motion(frames, motion).isel({INTERVAL: needed})
+        fitted = {k: q.isel({INTERVAL: needed}) for k, q in given_motion(frames, motion).items()}
     dim = frames.time.dim
     first, second = frames.ends(which, dim)
     space = (frames.grid.y_dim, frames.grid.x_dim)
-    q = q.isel({INTERVAL: xr.DataArray(place, dims=dim)})
-    if is_lazy(q):
-        q = q.chunk({d: -1 if d in (COMPONENT, *space) else 1 for d in q.dims})
+    core = {"q": (COMPONENT, *space), "ends": (BOUND, COMPONENT, *space)}
+    core = {name: dims for name, dims in core.items() if name in fitted}
+    moved = []
+    for name, dims in core.items():
+        q = fitted[name].isel({INTERVAL: xr.DataArray(place, dims=dim)})
+        moved.append(q.chunk({d: -1 if d in dims else 1 for d in q.dims}) if is_lazy(q) else q)
     return apply_core(
         frame,
         first,
         second,
-        q,
         xr.DataArray(tau, dims=dim),
-        core_dims=[space, space, (COMPONENT, *space), ()],
+        *moved,
+        core_dims=[space, space, (), *core.values()],
         output={
             "image": Output(space, frames.data.dtype),
             "disagreement": Output(space, frames.data.dtype),
@@ -322,15 +335,21 @@ def _carried(
 def _field_frame(
     u0: NDArray[Any],
     u1: NDArray[Any],
-    q: NDArray[Any],
     tau: NDArray[np.float64],
+    q: NDArray[Any],
+    ends: NDArray[Any] | None = None,
     *,
     grid: Grid,
     cells: Cells,
     kernel: str,
     blend: str,
 ) -> dict[str, Any]:
-    motion = Motion(np.ascontiguousarray(grid.to_canonical(q)), cells, float("nan"))
+    motion = ChangingMotion(
+        np.ascontiguousarray(grid.to_canonical(q)),
+        cells,
+        float("nan"),
+        ends=None if ends is None else grid.to_canonical(ends),
+    )
     first, second = (grid.to_canonical(u) for u in (u0, u1))
     made = frame_between(
         first, second, motion, float(tau), kernel=kernel, blend=blend, extrapolate=True

@@ -110,6 +110,23 @@ class Motion:
             self.brightness,
         )
 
+    def positions(self, at: float, since: float) -> tuple[Float, Float]:
+        """Positions (y, x) in cells, at one time, of the parcels that are at the nodes at another.
+
+        Parameters
+        ----------
+        at : float
+            Time, as a share of the interval, at which parcels are at the nodes.
+        since : float
+            Time at which their positions are asked.
+
+        Returns
+        -------
+        y, x : ndarray (ny, nx)
+        """
+        y, x = departure(self.velocity, at - since, periodic_x=self.cells.periodic_x)
+        return y, x
+
 
 def fit_motion(
     u0: ArrayLike,

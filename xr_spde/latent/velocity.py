@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from xr_spde._core.errors import ParameterError, SchemaError, unknown
+from xr_spde._core.errors import ParameterError, unknown
 from xr_spde._core.provenance import provenance
 from xr_spde._core.rng import resolve_seed
 from xr_spde._core.warn import warn
-from xr_spde.fields.cells import Cells
-from xr_spde.fields.sampling import fill_nearest
 from xr_spde.labels.arrays import array_of
-from xr_spde.labels.grid import Grid, same_grid
-from xr_spde.labels.lazy import Output, apply_core, is_lazy
-from xr_spde.labels.times import TimeAxis
 from xr_spde.latent.directions import to_east_north
 from xr_spde.latent.labelled_model import latent_motion
+from xr_spde.latent.paths import BOUND, at_bounds, check_path, fits_along
 from xr_spde.latent.rates import MAPS, spread_maps, velocity_maps
-from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
+from xr_spde.latent.reading import INTERVAL, ImageSequence
 
 if TYPE_CHECKING:
     from xr_spde._core.rng import Seed
@@ -58,6 +53,7 @@ def velocity(
     *,
     medium: str | None = None,
     model: LatentDynamics | None = None,
+    path: str = "smooth",
     brightness: str = "auto",
     search: float = 0.25,
     smoothness: float | None = None,
@@ -68,7 +64,7 @@ def velocity(
     x: str | None = None,
     y: str | None = None,
 ) -> xr.Dataset:
-    r"""Velocity between each frame and the next, steady over the interval.
+    r"""Velocity between each frame and the next.
 
     Parameters
     ----------
@@ -80,6 +76,9 @@ def velocity(
     model : LatentDynamics, optional
         What `fit` returned for these frames, instead of a new fit: its velocity in the middle of
         each interval.
+    path : {"smooth", "steady"}
+        Whether velocities change smoothly from pair to pair, which needs three frames, or each pair
+        has a steady one of its own; see `xr_spde.latent.sequence`.
     brightness, search, smoothness
         See `xr_spde.latent.motion.fit_motion`.
     components : {"grid", "east_north"}
@@ -98,8 +97,8 @@ def velocity(
     Returns
     -------
     Dataset (time, ..., y, x)
-        One entry per interval, at its middle, with its ends in ``time_bounds``; lazy where ``obj``
-        is. ``u`` and ``v`` along increasing x and y (eastward and northward on a
+        One entry per interval, its mean, with its ends in ``time_bounds``; lazy where ``obj`` is.
+        ``u`` and ``v`` along increasing x and y (eastward and northward on a
         latitude-longitude grid, along the axes of a projected one), m s-1; ``divergence``,
         ``vorticity`` and ``shear`` :math:`\sqrt{(u_x - v_y)^2 + (u_y + v_x)^2}` with the metric of
         the grid, s-1; ``opening_rate``, the integral of positive divergence, m2 s-1; NaN where
@@ -111,6 +110,8 @@ def velocity(
         are standard errors from these images alone, NaN where ``determined`` is below 2; see
         `xr_spde.latent.uncertainty.local_information`. ``u_spread`` and ``v_spread``: by how much
         the windows of a ``model`` disagree, or ``restarts``.
+        Of a smooth path ``u_at_bounds`` and ``v_at_bounds`` (time, bounds, ..., y, x), the velocity
+        at both ends.
 
     Raises
     ------
@@ -143,6 +144,7 @@ def velocity(
     if medium is not None and medium not in MEDIA:
         raise unknown("medium", medium, MEDIA)
     _check_extras(components, restarts, model)
+    check_path(path, model=model)
     da = array_of(obj, x=x, y=y)
     frames = ImageSequence.of(da, dim=dim, x=x, y=y)
     _warn_units(frames)
@@ -150,12 +152,14 @@ def velocity(
     again = {"restarts": restarts, "seed": resolve_seed(seed)} if restarts else {}
     every = np.arange(frames.lengths.size)
     if model is None:
-        fitted = frames.fits(every, {**settings, **again})
+        fitted = fits_along(frames, every, {**settings, **again}, path)
     else:
         fitted = latent_motion(frames, model)
     maps = velocity_maps(frames, every, fitted.pop("q"), brightness)
     if "spread" in fitted:
         maps.update(spread_maps(frames, every, fitted.pop("spread")))
+    if "ends" in fitted:
+        maps.update(at_bounds(frames, every, fitted.pop("ends"), maps["u"].notnull()))
     if components == "east_north":
         maps.update(to_east_north(frames, maps["u"], maps["v"]))
     named = {**maps, **fitted}
@@ -165,12 +169,13 @@ def velocity(
     middle = xr.Variable(time, frames.time.middle(), frames.time.coordinate.attrs)
     middle.encoding = frames.time.encoding
     result = xr.Dataset(named).rename({INTERVAL: time})
-    result = result.transpose(*order, frames.grid.y_dim, frames.grid.x_dim, missing_dims="ignore")
+    order += [BOUND, frames.grid.y_dim, frames.grid.x_dim]
+    result = result.transpose(*order, missing_dims="ignore")
     middle.attrs["bounds"] = f"{time}_bounds"
-    result = result.assign_coords({time: middle, f"{time}_bounds": ((time, "bounds"), bounds)})
+    result = result.assign_coords({time: middle, f"{time}_bounds": ((time, BOUND), bounds)})
     for name in result.data_vars:
         result[name].attrs = _attrs(str(name), frames, medium, da)
-    how = settings if model is None else {"model": "latent"}
+    how = {**settings, "path": path} if model is None else {"model": "latent"}
     return result.assign_attrs(provenance("velocity", **how))
 
 
@@ -226,6 +231,8 @@ def _attrs(
         "mismatch": ("mean absolute difference of images carried into each other", "1"),
         "noise": ("noise over standard deviation of the images", "1"),
         "folded": ("share of cells where paths cross", "1"),
+        "u_at_bounds": (f"velocity {along[0]} at the ends of the interval", f"{length} {rate}"),
+        "v_at_bounds": (f"velocity {along[1]} at the ends of the interval", f"{length} {rate}"),
         "beyond_search": ("motion about as long as was searched for", "1"),
     }
     text, units = known[name]
@@ -240,70 +247,3 @@ def _attrs(
     if (name in MAPS or turned or name == "determined") and "grid_mapping" in da.attrs:
         attrs["grid_mapping"] = da.attrs["grid_mapping"]
     return attrs
-
-
-def given_motion(frames: ImageSequence, motion: xr.Dataset) -> xr.DataArray:
-    """Turn the result of `velocity` back into cells per interval.
-
-    Parameters
-    ----------
-    frames : ImageSequence
-        The frames it belongs to.
-    motion : Dataset
-        With ``u`` and ``v``.
-
-    Returns
-    -------
-    DataArray (interval, ..., component, y, x)
-
-    Raises
-    ------
-    SchemaError
-        Without u and v.
-    GridError
-        On another grid.
-    ParameterError
-        Of other intervals.
-    """
-    if not isinstance(motion, xr.Dataset) or not {"u", "v"} <= set(motion.data_vars):
-        raise SchemaError("motion lacks u and v; pass what .latent.velocity() returned")
-    grid, time = frames.grid, frames.time
-    own = Grid.from_object(motion["u"], x=grid.x_dim, y=grid.y_dim)
-    same_grid(grid, own, names=("the sequence of frames", "motion"))
-    bounds = motion.coords.get(f"{time.dim}_bounds")
-    ends = time.coordinate.values
-    if bounds is None or bounds.shape != (ends.size - 1, 2) or not _same(bounds.values, time):
-        raise ParameterError(
-            f"motion is not of the {ends.size - 1} intervals of these frames along {time.dim!r}; "
-            "pass what .latent.velocity() returned for the same frames"
-        )
-    if own.y_descending != grid.y_descending or own.x_descending != grid.x_descending:
-        raise ParameterError("motion is stored in another direction than the frames; sort one")
-    space = (grid.y_dim, grid.x_dim)
-    # labels of the frames come back with the images
-    u, v = (motion[n].drop_vars(list(motion[n].coords)).rename({time.dim: INTERVAL}) for n in "uv")
-    if is_lazy(motion):
-        u, v = (p.chunk({d: -1 if d in space else 1 for d in p.dims}) for p in (u, v))
-    return apply_core(
-        _in_cells,
-        u,
-        v,
-        xr.DataArray(frames.lengths, dims=INTERVAL),
-        core_dims=[space, space, ()],
-        output={"q": Output((COMPONENT, *space), frames.data.dtype, {COMPONENT: 2})},
-        kwargs={"grid": grid, "cells": frames.cells},
-    )["q"]
-
-
-def _same(bounds: NDArray[Any], time: TimeAxis) -> bool:
-    """Whether bounds are those of the intervals, but for the rounding of a file."""
-    _, numbers = time.read(bounds.ravel())
-    off = numbers.reshape(-1, 2) - np.stack([time.numbers[:-1], time.numbers[1:]], axis=1)
-    return bool(np.abs(off).max() <= 1e-6 * np.diff(time.numbers).min())
-
-
-def _in_cells(
-    u: NDArray[Any], v: NDArray[Any], length: NDArray[Any], *, grid: Grid, cells: Cells
-) -> NDArray[Any]:
-    filled = (fill_nearest(grid.to_canonical(part)) for part in (u, v))
-    return grid.from_canonical(cells.to_cells(*filled, seconds=float(length)))

@@ -1,0 +1,226 @@
+r"""Motion of more than two frames: velocities that change while an interval lasts.
+
+Each pair of neighbours has a steady velocity, its mean over the interval. How it changes on the way
+is read off the intervals before and after: with :math:`\bar q_k` per unit of time and
+:math:`\Delta_k` the length of an interval, the velocity at the frame between two of them is
+
+.. math::
+
+    q(t_{k+1}) = \bar q_k + \frac{\Delta_k}{\Delta_k + \Delta_{k+1}}\,\delta, \qquad
+    \delta = \bar q_{k+1} - \bar q_k,
+
+which is exact for velocities linear in time, and within an interval q is the parabola that has
+these ends and this mean. Velocities belong to places (an eddy) or to what moves through (a floe):
+:math:`\delta` is taken at the place and along the path, and the smaller of the two is believed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import median_filter
+
+from xr_spde._core.errors import ParameterError, unknown
+from xr_spde.fields.cells import Cells
+from xr_spde.fields.characteristics import departure, nodes, steps_for
+from xr_spde.fields.sampling import sample
+from xr_spde.fields.unsteady import PER_SPAN, trace, velocity_at
+from xr_spde.latent.motion import Motion, fit_motion
+
+__all__ = ["PATHS", "ChangingMotion", "end_velocities", "fit_sequence"]
+
+Float = NDArray[np.floating]
+
+PATHS = ("smooth", "steady")
+"""Velocities that change smoothly from pair to pair; or each pair on its own."""
+
+_WINDOW = 5
+
+
+@dataclass(frozen=True, eq=False)
+class ChangingMotion(Motion):
+    """A velocity that changes over the interval; `velocity` is its mean.
+
+    Attributes
+    ----------
+    ends : ndarray (2, 2, ny, nx)
+        Velocity at the first and at the second image, in cells per interval, x first.
+    """
+
+    ends: NDArray[np.floating] | None = None
+
+    @property
+    def coefficients(self) -> Float:
+        """Velocity (3, 2, ny, nx) as :mod:`xr_spde.fields.unsteady` takes it."""
+        if self.ends is None:  # steady
+            return self.velocity[None]
+        first, last = self.ends
+        return np.stack([self.velocity, (last - first) / 2, (first + last) / 2 - self.velocity])
+
+    def reversed(self) -> ChangingMotion:
+        """Return the motion from the second image to the first."""
+        ends = None if self.ends is None else -self.ends[::-1]
+        back = super().reversed()
+        return ChangingMotion(**{**vars(back), "ends": ends})
+
+    def positions(self, at: float, since: float) -> tuple[Float, Float]:
+        """Positions (y, x) in cells, at one time, of the parcels that are at the nodes at another.
+
+        Parameters
+        ----------
+        at : float
+            Time, as a share of the interval, at which parcels are at the nodes.
+        since : float
+            Time at which their positions are asked. Outside the interval the velocity stays as it
+            is at its end.
+
+        Returns
+        -------
+        y, x : ndarray (ny, nx)
+        """
+        if self.ends is None:
+            return super().positions(at, since)
+        parts, wrap = self.coefficients, self.cells.periodic_x
+        a, b = float(np.clip(at, 0, 1)), float(np.clip(since, 0, 1))
+        places = nodes(self.velocity, self.cells.shape)
+        if at != a:
+            places = departure(velocity_at(parts, a), at - a, start=places, periodic_x=wrap)
+        if a != b:
+            need = max(steps_for(velocity_at(parts, t), 1.0, periodic_x=wrap) for t in (0, 0.5, 1))
+            steps = math.ceil(need / PER_SPAN)
+            places = trace(parts, a, b, steps=steps, start=places, periodic_x=wrap)
+        if b != since:
+            places = departure(velocity_at(parts, b), b - since, start=places, periodic_x=wrap)
+        return places
+
+
+def end_velocities(
+    velocity: Float,
+    length: float,
+    before: tuple[Float, float] | None,
+    after: tuple[Float, float] | None,
+    *,
+    periodic_x: bool = False,
+) -> Float:
+    """Velocity at both ends of an interval, from its neighbours.
+
+    Where there is none on one side, the velocity changes linearly over the interval.
+
+    Parameters
+    ----------
+    velocity : ndarray (2, ny, nx)
+        Mean over the interval, in cells per interval, x first.
+    length : float
+        Of the interval.
+    before, after : (ndarray, float), optional
+        The same of the interval before and of the one after, each in cells per its own length.
+    periodic_x : bool
+        Whether the columns close.
+
+    Returns
+    -------
+    ndarray (2, 2, ny, nx)
+        In cells per interval: at the beginning, at the end.
+    """
+    changes = [
+        None if other is None else _change(velocity, length, *other, side, periodic_x)
+        for side, other in ((-1, before), (1, after))
+    ]
+    first, last = changes
+    if first is None and last is None:
+        return np.stack([velocity, velocity])
+    first = -last if first is None and last is not None else first
+    last = -first if last is None and first is not None else last
+    return np.stack([velocity + first, velocity + last]).astype(velocity.dtype)
+
+
+def _change(
+    velocity: Float, length: float, other: Float, its_length: float, side: int, periodic_x: bool
+) -> Float:
+    """Return what the velocity gains until the end towards a neighbour."""
+    as_here = other * (length / its_length)
+    at_place = as_here - velocity
+    half = departure(velocity, -side / 2, periodic_x=periodic_x)
+    there = departure(other, -side / 2, start=half, periodic_x=periodic_x)
+    on_path = sample(as_here, *there, kernel="linear", periodic_x=periodic_x) - velocity
+    smaller = (on_path**2).sum(axis=0) < (at_place**2).sum(axis=0)
+    change = np.where(smaller, on_path, at_place) * (length / (length + its_length))
+    rim = _WINDOW if periodic_x else 0
+    wide = np.pad(change, ((0, 0), (0, 0), (rim, rim)), mode="wrap")
+    calm = np.stack([median_filter(part, _WINDOW, mode="nearest") for part in wide])
+    return calm[..., rim : rim + change.shape[-1]]
+
+
+def fit_sequence(
+    frames: Sequence[ArrayLike],
+    times: ArrayLike,
+    cells: Cells | None = None,
+    *,
+    path: str = "smooth",
+    **settings: Any,
+) -> list[Motion]:
+    """Estimate the motion between each of several images and the next.
+
+    Parameters
+    ----------
+    frames : sequence of array_like (ny, nx)
+        Two or more images; NaN is missing.
+    times : array_like (n,)
+        When they were taken, increasing, in any unit.
+    cells : Cells, optional
+        As in `xr_spde.latent.motion.fit_motion`.
+    path : {"smooth", "steady"}
+        Whether velocities change on the way from pair to pair. Two images tell no change.
+    **settings
+        Of `xr_spde.latent.motion.fit_motion`.
+
+    Returns
+    -------
+    list of Motion
+        One for each interval.
+
+    Raises
+    ------
+    ParameterError
+        For times that do not increase, or another number of them.
+    UnknownNameError
+        For another path.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_spde.latent.sequence import fit_sequence
+    >>> from xr_spde.latent.textures import texture
+    >>> y, x = np.mgrid[0:32, 0:32]
+    >>> frames = [texture(1, y, x - 4.0 * t**2) for t in (0.0, 0.5, 1.0)]  # from rest
+    >>> first, _ = fit_sequence(frames, [0.0, 0.5, 1.0], starts=["zero"])
+    >>> np.median(first.ends[:, 0], axis=(1, 2)).round(1).tolist()
+    [0.0, 2.0]
+    """
+    if path not in PATHS:
+        raise unknown("path", path, PATHS)
+    when = np.asarray(times, dtype=np.float64)
+    lengths = np.diff(when)
+    if when.shape != (len(frames),) or len(frames) < 2 or not (lengths > 0).all():
+        raise ParameterError(
+            f"{len(frames)} frames at times {when.tolist()}; expected two or more, at as many "
+            "times that increase"
+        )
+    found = [fit_motion(a, b, cells, **settings) for a, b in pairwise(frames)]
+    if path == "steady" or len(found) == 1:
+        return found
+    each = [(m.velocity, float(d)) for m, d in zip(found, lengths, strict=True)]
+    around = zip([None, *each[:-1]], each, [*each[1:], None], found, strict=True)
+    return [
+        ChangingMotion(
+            **vars(motion),
+            ends=end_velocities(*here, before, after, periodic_x=motion.cells.periodic_x),
+        )
+        for before, here, after, motion in around
+    ]
