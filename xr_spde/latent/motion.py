@@ -110,7 +110,9 @@ class Motion:
             self.brightness,
         )
 
-    def positions(self, at: float, since: float) -> tuple[Float, Float]:
+    def positions(
+        self, at: float, since: float
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Positions (y, x) in cells, at one time, of the parcels that are at the nodes at another.
 
         Parameters

@@ -76,7 +76,8 @@ def fits_along(
     count = frames.lengths.size
     if path == "steady" or count == 1:
         return frames.fits(which, settings)
-    needed = np.unique(np.clip(which[:, None] + [-1, 0, 1], 0, count - 1))
+    around = np.clip(which[:, None] + np.array([-1, 0, 1], which.dtype), 0, count - 1)
+    needed = np.unique(around).astype(which.dtype)
     fitted = frames.fits(needed, settings)
     q = fitted["q"]
     arguments = []

@@ -128,15 +128,16 @@ def end_velocities(
     ndarray (2, 2, ny, nx)
         In cells per interval: at the beginning, at the end.
     """
-    changes = [
-        None if other is None else _change(velocity, length, *other, side, periodic_x)
-        for side, other in ((-1, before), (1, after))
-    ]
-    first, last = changes
-    if first is None and last is None:
+    sides = ((-1, before), (1, after))
+    gains = {
+        side: _change(velocity, length, *other, side, periodic_x)
+        for side, other in sides
+        if other is not None
+    }
+    if not gains:
         return np.stack([velocity, velocity])
-    first = -last if first is None and last is not None else first
-    last = -first if last is None and first is not None else last
+    first = gains[-1] if -1 in gains else -gains[1]
+    last = gains[1] if 1 in gains else -gains[-1]
     return np.stack([velocity + first, velocity + last]).astype(velocity.dtype)
 
 
