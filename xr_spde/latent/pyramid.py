@@ -16,6 +16,7 @@ __all__ = [
     "QUIET",
     "Pair",
     "brightness_of",
+    "centres_of",
     "check_pair",
     "default_smoothness",
     "gradient",
@@ -92,7 +93,13 @@ class Pair:
 
     @classmethod
     def of(
-        cls, u0: NDArray[Any], u1: NDArray[Any], *, brightness: str = "constant", smooth: float = 0
+        cls,
+        u0: NDArray[Any],
+        u1: NDArray[Any],
+        *,
+        brightness: str = "constant",
+        smooth: float = 0,
+        standard: tuple[float, float] | None = None,
     ) -> Pair:
         """Standardise a pair.
 
@@ -105,14 +112,18 @@ class Pair:
             standard deviation over about 6 cells are then taken out of each image.
         smooth : float
             Standard deviation in cells of a Gaussian that is applied first.
+        standard : (float, float), optional
+            Mean and standard deviation to take, where the images are parts of larger ones.
 
         Returns
         -------
         Pair
         """
         masks = [np.isfinite(u).astype(np.float32) for u in (u0, u1)]
-        known = np.concatenate([u[np.isfinite(u)] for u in (u0, u1)]).astype(np.float64)
-        mean, spread = known.mean(), known.std()
+        if standard is None:
+            known = np.concatenate([u[np.isfinite(u)] for u in (u0, u1)]).astype(np.float64)
+            standard = float(known.mean()), float(known.std())
+        mean, spread = standard
         images = [(np.where(m > 0, u, mean) - mean) / (spread or 1.0)
                   for u, m in zip((u0, u1), masks, strict=True)]  # fmt: skip
         if smooth > 0:
@@ -145,13 +156,32 @@ class Pair:
         if shape == self.shape:
             return self
         factor = max(a / b for a, b in zip(self.shape, shape, strict=True))
+        return self.sampled(factor, *centres_of(shape, self.shape))
+
+    def sampled(self, factor: float, rows: Real, columns: Real) -> Pair:
+        """Return local means at some places.
+
+        Parameters
+        ----------
+        factor : float
+            Cells over which means are taken, along each axis.
+        rows, columns : ndarray (my,), (mx,)
+            Places in cells.
+
+        Returns
+        -------
+        Pair
+            Of (my, mx) cells.
+        """
         sigma = 0.5 * np.sqrt(max(factor**2 - 1, 0.0))
+        y, x = np.meshgrid(rows, columns, indexing="ij")
         images, masks = [], []
         for u, m in ((self.u0, self.m0), (self.u1, self.m1)):
             share = gaussian_filter(m, sigma, mode="nearest")
             blurred = gaussian_filter(u * m, sigma, mode="nearest") / np.maximum(share, 1e-6)
-            images.append(resize(np.where(share > 1e-3, blurred, u), shape))
-            masks.append((resize(share, shape) > 0.5).astype(np.float32))
+            known = np.where(share > 1e-3, blurred, u).astype(np.float32)
+            images.append(np.asarray(sample(known, y, x, kernel="linear")))
+            masks.append((sample(share, y, x, kernel="linear") > 0.5).astype(np.float32))
         return Pair(images[0], images[1], masks[0], masks[1])
 
 
@@ -168,6 +198,28 @@ def _patterned(image: NDArray[Any], mask: Real, sigma: float = 6.0) -> NDArray[n
     spread = np.sqrt(_blurred(centred**2, mask, sigma))
     # a floor keeps flat parts from becoming noise
     return np.asarray(centred / (spread + 0.05))
+
+
+def centres_of(shape: tuple[int, int], of: tuple[int, int]) -> tuple[Real, Real]:
+    """Place the centres of cells in a grid over the same domain.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the cells.
+    of : tuple of int
+        Rows and columns of the grid in whose cells places are counted.
+
+    Returns
+    -------
+    rows, columns : ndarray
+        Float32.
+    """
+    rows, columns = (
+        ((np.arange(m) + 0.5) * n / m - 0.5).astype(np.float32)
+        for m, n in zip(shape, of, strict=True)
+    )
+    return rows, columns
 
 
 def resize(fields: NDArray[Any], shape: tuple[int, int]) -> Real:
@@ -187,10 +239,7 @@ def resize(fields: NDArray[Any], shape: tuple[int, int]) -> Real:
     """
     if fields.shape[-2:] == shape:
         return fields.astype(np.float32)
-    rows, columns = (
-        ((np.arange(m) + 0.5) * n / m - 0.5).astype(np.float32)
-        for m, n in zip(shape, fields.shape[-2:], strict=True)
-    )
+    rows, columns = centres_of(shape, (fields.shape[-2], fields.shape[-1]))
     y, x = np.meshgrid(rows, columns, indexing="ij")
     return np.asarray(sample(fields.astype(np.float32), y, x, kernel="linear"))
 
