@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import ParameterError, unknown
 from xr_spde.fields.cells import Cells
-from xr_spde.fields.characteristics import FlowReport, flow_report
+from xr_spde.fields.characteristics import FlowReport, departure, flow_report
 from xr_spde.latent.descent import STARTS, race, score, sides
 from xr_spde.latent.pyramid import (
     QUIET,
@@ -42,8 +42,6 @@ from xr_spde.latent.pyramid import (
 
 __all__ = ["STARTS", "Motion", "fit_motion", "score"]
 
-Float = NDArray[np.float64]
-Real = NDArray[np.float32]
 
 BRIGHTNESS = ("auto", "constant", "varying")
 
