@@ -9,7 +9,7 @@ from xr_spde._core.errors import ParameterError
 from xr_spde.fields.mesh import Mesh
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.spde import SpdeOperator, SpdeParameters
-from xr_spde.fields.spde_fit import _Problem, fit
+from xr_spde.fields.spde_fit import _FieldProblem, fit
 from xr_spde.fields.spde_maps import MAPS, from_maps, knot_basis, to_maps
 
 STILL = tuple(name for name in MAPS if name not in ("u", "v"))
@@ -51,7 +51,8 @@ def test_knots():
 def test_gradient_at_the_knots(alpha):
     operator, truth, fields = drawn(0, 7, 2, alpha=alpha, kappa=0.6, beta=1.0, v1=1.0, v2=0.4,
                                     steps=3, dt=0.7, dx=1.3)  # fmt: skip
-    problem = _Problem(operator, fields, 0.7, alpha, (2, 2), MAPS, truth, 0.3, "stationary")
+    problem = _FieldProblem(operator, fields, dt=0.7, alpha=alpha, knots=(2, 2), names=MAPS,
+                            start=truth, smoothness=0.3, initial="stationary")  # fmt: skip
     rng = np.random.default_rng(1)
     place, direction = 0.05 * rng.standard_normal((2, problem.size))
     slope = problem.evaluate(place)[1] @ direction

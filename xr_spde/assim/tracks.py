@@ -39,6 +39,11 @@ class TrackErrors:
     share : float, default 1
         Share of the variance that is correlated, in (0, 1].
 
+    Attributes
+    ----------
+    std, steps, track, length, share
+        As given; tracks are numbered.
+
     Raises
     ------
     ParameterError
@@ -54,14 +59,14 @@ class TrackErrors:
         length: float,
         share: float = 1.0,
     ) -> None:
-        self._std, self._steps = (np.asarray(a, dtype=np.float64) for a in (std, steps))
-        _, self._track = np.unique(np.asarray(track), return_inverse=True)
-        self._length, self._share = length, share
-        order = np.lexsort((self._steps, self._track))
-        self._order, scale = order, self._std[order]
-        self.variance = self._std**2
-        apart = np.diff(self._steps[order], prepend=0.0) / length
-        same = np.diff(self._track[order], prepend=-1) == 0
+        self.std, self.steps = (np.asarray(a, dtype=np.float64) for a in (std, steps))
+        _, self.track = np.unique(np.asarray(track), return_inverse=True)
+        self.length, self.share = length, share
+        order = np.lexsort((self.steps, self.track))
+        self._order, scale = order, self.std[order]
+        self.variance = self.std**2
+        apart = np.diff(self.steps[order], prepend=0.0) / length
+        same = np.diff(self.track[order], prepend=-1) == 0
         self._rho = np.where(same, np.exp(-np.abs(apart)), 0.0)
         self._rho[self._rho < np.finfo(float).eps ** 2] = 0.0  # lost in rounding, and sparse
         fresh = np.where(same, -np.expm1(-2.0 * np.abs(apart)), 1.0)
@@ -72,7 +77,7 @@ class TrackErrors:
             self._root = cholesky_banded(self._band, lower=True)
         except np.linalg.LinAlgError as error:
             raise ParameterError(
-                f"the error covariance along {self._track.max() + 1} tracks of {order.size} "
+                f"the error covariance along {self.track.max() + 1} tracks of {order.size} "
                 "observations is not positive definite; where two observations of a track share "
                 "one place, part of their errors must be independent, such as share=0.9"
             ) from error
@@ -85,7 +90,7 @@ class TrackErrors:
         is.
         """
         xp, given = namespace(x), to_host(x)
-        scaled = (given[..., self._order] / self._std[self._order]).reshape(-1, self._rho.size).T
+        scaled = (given[..., self._order] / self.std[self._order]).reshape(-1, self._rho.size).T
         turned = scaled.astype(np.float64)
         turned[1:] -= self._rho[1:, None] * scaled[:-1]
         out = np.empty(given.shape, dtype=given.dtype)
@@ -101,7 +106,7 @@ class TrackErrors:
         fresh[1:] += self._root[1, :-1, None] * columns[:-1]
         unit = np.stack([np.ones_like(self._rho), -np.append(self._rho[1:], 0.0)])
         out = np.empty(white.shape)
-        errors = solve_banded((1, 0), unit, fresh) * self._std[self._order][:, None]
+        errors = solve_banded((1, 0), unit, fresh) * self.std[self._order][:, None]
         out[..., self._order] = errors.T.reshape(white.shape)
         return out
 
@@ -111,7 +116,7 @@ class TrackErrors:
 
     def sparse_form(self) -> SparseForm:
         """Return R as sparse matrices; see :class:`SparseForm`."""
-        count, scale = self._rho.size, self._std[self._order]
+        count, scale = self._rho.size, self.std[self._order]
         unit = sp.csr_array((1.0 / scale, (np.arange(count), self._order)), shape=(count, count))
         before: Any = sp.diags_array([-self._rho[1:]], offsets=[-1], shape=(count, count))
         turn = sp.csr_array(unit + before @ unit)
@@ -125,9 +130,9 @@ class TrackErrors:
         """Return the errors of some observations, given by a mask (p,) or indices."""
         kept = np.arange(self._rho.size)[np.asarray(keep)]
         return TrackErrors(
-            self._std[kept],
-            self._steps[kept],
-            self._track[kept],
-            length=self._length,
-            share=self._share,
+            self.std[kept],
+            self.steps[kept],
+            self.track[kept],
+            length=self.length,
+            share=self.share,
         )

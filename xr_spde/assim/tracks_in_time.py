@@ -16,6 +16,7 @@ from xr_spde.assim.correlated import is_independent
 from xr_spde.assim.observations import Observations, read_observations
 from xr_spde.assim.reading import Gridded
 from xr_spde.assim.times import check_times, days_since, time_dim
+from xr_spde.assim.tracks import TrackErrors
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.points import as_points, find_points, find_time
 from xr_spde.labels.window_map import Window
@@ -42,6 +43,10 @@ class PointSeries:
         Time in steps of the series.
     number : ndarray of int (p,)
         Place among those of the same whole step.
+    given : ndarray of int (p,)
+        Place among all observations as they were given.
+    tracks : TrackErrors, optional
+        Errors of which part is correlated along tracks; `variance` is that of the whole.
     """
 
     rows: sp.csr_array
@@ -51,17 +56,24 @@ class PointSeries:
     x: Float
     position: Float
     number: Index
+    given: Index
+    tracks: TrackErrors | None = None
+
+    def keep(self, which: Index) -> PointSeries:
+        """Keep some, by their indices."""
+        names = ("value", "variance", "y", "x", "position", "number", "given")
+        return replace(
+            self, rows=sp.csr_array(self.rows[which]),
+            tracks=None if self.tracks is None else self.tracks.select(which),
+            **{name: getattr(self, name)[which] for name in names},
+        )  # fmt: skip
 
     def select(self, window: Window) -> PointSeries:
         """Keep those that a window may use."""
         last = min(window.last, window.until)
-        keep = np.flatnonzero(
+        return self.keep(np.flatnonzero(
             (self.position >= window.first - _SLACK) & (self.position <= last + _SLACK)
-        )
-        return replace(self, rows=self.rows[keep], **{
-            name: getattr(self, name)[keep]
-            for name in ("value", "variance", "y", "x", "position", "number")
-        })  # fmt: skip
+        ))  # fmt: skip
 
     def arrays(self, window: Window) -> dict[str, Any]:
         """Return what a window reads besides: nothing."""
@@ -145,7 +157,7 @@ class GriddedSeries:
         return PointSeries(
             rows=sp.csr_array(self.rows[cell]), value=values[step, cell], variance=std**2,
             y=self.y[cell], x=self.x[cell], position=self.position[step],
-            number=(step + self.offset) * len(self.cells) + cell,
+            number=(step + self.offset) * len(self.cells) + cell, given=np.arange(step.size),
         )  # fmt: skip
 
 
@@ -188,10 +200,10 @@ def read_points(
     days = days_since(when, times[0])
     _refuse_missing(obs, (names.y, names.x), days, str(when.name))
     found = read_observations(obs, grid, land=land, **reading)
-    if not is_independent(found.error):
+    if not (isinstance(found.error, TrackErrors) or is_independent(found.error)):
         raise ParameterError(
-            "errors that are correlated along tracks were given, and interpolation in space and "
-            "time knows independent ones; give standard deviations, and thin or average the tracks"
+            f"errors of type {type(found.error).__name__} were given, and interpolation in space "
+            "and time knows independent ones and AlongTrack; give one of these"
         )
     position = days[found.row >= 0] / step
     inside = (position >= -_SLACK) & (position <= times.size - 1 + _SLACK)
@@ -215,6 +227,8 @@ def read_points(
         rows=sp.csr_array(found.canonical().matrix)[order], value=found.values[order],
         variance=np.asarray(found.error.variance)[order], y=found.y[order], x=found.x[order],
         position=position[order], number=np.arange(whole.size) - np.searchsorted(whole, whole),
+        given=np.flatnonzero(found.row >= 0)[order],
+        tracks=found.error.select(order) if isinstance(found.error, TrackErrors) else None,
     )  # fmt: skip
     return series, found
 

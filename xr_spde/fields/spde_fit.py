@@ -12,7 +12,8 @@ Statistica Sinica 25 (smoothly varying tensors).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +24,10 @@ from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde._core.warn import warn
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.spde import SpdeOperator, SpdeParameters
-from xr_spde.fields.spde_likelihood import negative_log_likelihood
+from xr_spde.fields.spde_likelihood import Likelihood, negative_log_likelihood
 from xr_spde.fields.spde_maps import MAPS, by_maps, from_maps, knot_basis, to_maps
 
-__all__ = ["SpdeFit", "fit"]
+__all__ = ["Problem", "SpdeFit", "fit"]
 
 Float = NDArray[np.float64]
 
@@ -178,33 +179,56 @@ def fit(
     if start is None:
         guess = starting_values(operator, fields, dt=dt, alpha=alpha)
         start = SpdeParameters.of(shape, **guess)
-    problem = _Problem(operator, fields, dt, alpha, knots, tuple(names), start, smoothness, initial)
-    return problem.solve(max_iterations, stderr, progress)
+    problem = _FieldProblem(
+        operator, fields, dt=dt, alpha=alpha, knots=knots, names=tuple(names), start=start,
+        smoothness=smoothness, initial=initial,
+    )  # fmt: skip
+    return problem.solve(max_iterations, stderr, progress)[0]
 
 
-class _Problem:
-    """Likelihood as a function of the unknowns at the knots."""
+class Problem(ABC):
+    """A likelihood as a function of the unknowns: maps at knots, then numbers of another kind.
+
+    Parameters
+    ----------
+    operator : SpdeOperator
+        Mesh and scheme.
+    steps, dt, alpha, initial
+        Of the prior.
+    knots, names, start, smoothness
+        As for :func:`fit`.
+    count : float
+        Number of data, which scales the climb.
+    further : ndarray (q,)
+        Start of the numbers of another kind.
+    """
 
     def __init__(
-        self, operator: SpdeOperator, fields: Float, dt: float, alpha: int, knots: tuple[int, int],
-        names: tuple[str, ...], start: SpdeParameters, smoothness: float, initial: str,
+        self, operator: SpdeOperator, *, steps: int, dt: float, alpha: int, initial: str,
+        knots: tuple[int, int], names: tuple[str, ...], start: SpdeParameters, smoothness: float,
+        count: float, further: Float,
     ) -> None:  # fmt: skip
-        self.operator, self.fields, self.dt, self.alpha = operator, fields, dt, alpha
-        self.names, self.initial = names, initial
+        self.operator, self.steps, self.dt, self.alpha = operator, steps, dt, alpha
+        self.names, self.initial, self.further = names, initial, further
         self.basis = knot_basis(operator.mesh.shape, knots)
         self.base = to_maps(start, operator, dt)
-        water = operator.mesh.sea
-        self.scale = max(float(water.sum()) * fields.shape[0] * fields.shape[1], 1.0)
+        self.scale = max(float(count), 1.0)
         self.roughness = _roughness(knots) / smoothness**2
         self.evaluations = 0
+        self.mapped = len(names) * len(self.basis)
+
+    @abstractmethod
+    def likelihood(self, prior: SpaceTime, further: Float) -> tuple[Likelihood, Float]:
+        """Return the likelihood, and its gradient by the further numbers."""
 
     @property
     def size(self) -> int:
-        return len(self.names) * len(self.basis)
+        """Number of unknowns."""
+        return self.mapped + self.further.size
 
     def maps(self, unknowns: Float) -> dict[str, Float]:
         """Start plus what the knots add."""
-        added = unknowns.reshape(len(self.names), -1) @ self.basis
+        added = unknowns[: self.mapped].reshape(len(self.names), -1) @ self.basis
         shape = self.operator.mesh.shape
         moved = dict(zip(self.names, added.reshape(-1, *shape), strict=True))
         return {name: self.base[name] + moved.get(name, 0.0) for name in MAPS}
@@ -213,21 +237,30 @@ class _Problem:
         """Penalised negative log-likelihood, its gradient, and the likelihood's share."""
         maps = self.maps(unknowns)
         parameters = from_maps(maps, self.operator, self.dt)
-        prior = SpaceTime(self.operator, parameters, steps=self.fields.shape[1], dt=self.dt,
+        prior = SpaceTime(self.operator, parameters, steps=self.steps, dt=self.dt,
                           alpha=self.alpha, initial=self.initial)  # fmt: skip
-        found = negative_log_likelihood(prior, self.fields)
+        found, further = self.likelihood(prior, self.further + unknowns[self.mapped :])
         by = by_maps(found, maps)
         gradient = np.stack([self.basis @ by[name].ravel() for name in self.names])
-        rows = unknowns.reshape(len(self.names), -1)
+        rows = unknowns[: self.mapped].reshape(len(self.names), -1)
         bent = rows @ self.roughness
         value = found.value + 0.5 * float(np.sum(rows * bent))
         self.evaluations += 1
-        return value, (gradient + bent).ravel(), found.value
+        return value, np.concatenate([(gradient + bent).ravel(), further]), found.value
 
     def solve(
         self, max_iterations: int, stderr: bool, progress: Callable[[int, float], None] | None
-    ) -> SpdeFit:
-        """Climb, and look how sharp the summit is."""
+    ) -> tuple[SpdeFit, Float, Float]:
+        """Climb, and look how sharp the summit is.
+
+        Returns
+        -------
+        found : SpdeFit
+        further : ndarray (q,)
+            The numbers of another kind at the summit.
+        errors : ndarray (q,)
+            Their standard errors.
+        """
         from scipy.optimize import minimize
 
         def goal(unknowns: Float) -> tuple[float, Float]:
@@ -242,7 +275,7 @@ class _Problem:
 
         start = np.zeros(self.size)
         self.evaluate(start)  # what the start itself cannot do is an error, said by its cause
-        limits: dict[str, Any] = {"maxiter": max_iterations, "ftol": 1e-12, "gtol": 1e-7}
+        limits: dict[str, Any] = {"maxiter": max_iterations, **self.tolerances}
         bounds = [(-6.0, 6.0)] * self.size
         found = minimize(goal, start, jac=True, method="L-BFGS-B", bounds=bounds,
                          options=limits)  # type: ignore[call-overload]  # fmt: skip
@@ -250,11 +283,16 @@ class _Problem:
             warn(f"the likelihood was still rising after {found.nit} iterations: {found.message}")
         value = self.evaluate(found.x)[2]
         covariance = self._covariance(found.x) if stderr else np.full((self.size,) * 2, np.nan)
-        maps = self.maps(found.x)
-        return SpdeFit(
-            from_maps(maps, self.operator, self.dt), maps, self._deviations(covariance), covariance,
+        maps, own = self.maps(found.x), covariance[: self.mapped, : self.mapped]
+        fitted = SpdeFit(
+            from_maps(maps, self.operator, self.dt), maps, self._deviations(own), own,
             self.names, -value, int(found.nit), bool(found.success),
         )  # fmt: skip
+        errors = np.sqrt(np.diagonal(covariance)[self.mapped :])
+        return fitted, self.further + found.x[self.mapped :], errors
+
+    tolerances: Mapping[str, float] = {"ftol": 1e-12, "gtol": 1e-7}
+    """When the climb is at its end."""
 
     def _covariance(self, unknowns: Float) -> Float:
         """Inverse of the observed information."""
@@ -281,6 +319,19 @@ class _Problem:
             variance = np.einsum("kn,kl,ln->n", self.basis, own, self.basis)
             found[name] = np.sqrt(variance).reshape(shape)
         return found
+
+
+class _FieldProblem(Problem):
+    """Likelihood of complete fields."""
+
+    def __init__(self, operator: SpdeOperator, fields: Float, **how: Any) -> None:
+        count = operator.mesh.sea.sum() * fields.shape[0] * fields.shape[1]
+        super().__init__(operator, steps=fields.shape[1], count=count, further=np.zeros(0), **how)
+        self.fields = fields
+
+    def likelihood(self, prior: SpaceTime, further: Float) -> tuple[Likelihood, Float]:
+        """Return that of the fields."""
+        return negative_log_likelihood(prior, self.fields), further
 
 
 def _roughness(knots: tuple[int, int]) -> Float:

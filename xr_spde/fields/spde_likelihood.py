@@ -26,7 +26,14 @@ from xr_spde._core.errors import ParameterError
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.spde import COEFFICIENTS
 
-__all__ = ["Likelihood", "negative_log_likelihood"]
+__all__ = [
+    "Likelihood",
+    "ParameterGradient",
+    "add_determinant",
+    "add_distances",
+    "negative_log_likelihood",
+    "on_pattern",
+]
 
 Float = NDArray[np.float64]
 
@@ -62,7 +69,7 @@ class Likelihood:
         return stacked | {"tau": self.by_tau}
 
 
-class _Gradient:
+class ParameterGradient:
     """Gradient by the entries of A and by W, gathered over steps and windows."""
 
     def __init__(self, prior: SpaceTime) -> None:
@@ -153,15 +160,15 @@ def negative_log_likelihood(prior: SpaceTime, fields: Float) -> Likelihood:
             f"fields have {int((~np.isfinite(states)).sum())} missing values off land; expected "
             "complete windows (fill them, or mask the nodes as land)"
         )
-    gathered = _Gradient(prior)
-    distance = _distances(prior, states, gathered)
-    logdet = _determinants(prior, len(fields), gathered)
+    gathered = ParameterGradient(prior)
+    distance = add_distances(prior, states, gathered)
+    logdet = add_determinant(prior, len(fields), gathered)
     count = len(fields) * prior.total * int(water.sum())
     value = 0.5 * (distance - len(fields) * logdet + count * math.log(2.0 * math.pi))
     return Likelihood(value, 0.5 * gathered.coefficients, 0.5 * gathered.by_tau(), prior)
 
 
-def _distances(prior: SpaceTime, states: Float, gathered: _Gradient) -> float:
+def add_distances(prior: SpaceTime, states: Float, gathered: ParameterGradient) -> float:
     """Sum of ``x' Q x`` over the windows, with its gradient."""
     found = 0.0
     for step in range(prior.total):
@@ -177,7 +184,7 @@ def _distances(prior: SpaceTime, states: Float, gathered: _Gradient) -> float:
     return found
 
 
-def _determinants(prior: SpaceTime, windows: int, gathered: _Gradient) -> float:
+def add_determinant(prior: SpaceTime, windows: float, gathered: ParameterGradient) -> float:
     """Logarithm of ``|Q|``; minus its gradient, times the windows, is added to what is gathered."""
     total = _first_determinant(prior, windows, gathered)
     sets: dict[int, list[int]] = {}
@@ -194,8 +201,8 @@ def _determinants(prior: SpaceTime, windows: int, gathered: _Gradient) -> float:
     return total
 
 
-def _first_determinant(prior: SpaceTime, windows: int, gathered: _Gradient) -> float:
-    """As :func:`_determinants`, of the first state."""
+def _first_determinant(prior: SpaceTime, windows: float, gathered: ParameterGradient) -> float:
+    """As :func:`add_determinant`, of the first state."""
     matrix, weight = prior.transition(0), prior.weight(0)
     wide = sp.csc_array(gathered.pattern.T @ gathered.pattern)
     held = prior.factorise(on_pattern(wide, prior.first()), 2 * prior.reach, symmetric=True)
