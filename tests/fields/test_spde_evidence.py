@@ -60,8 +60,8 @@ def track(numbers):
     ends = [precision(length * np.exp(sign * h)) for sign in (1, -1)]
     dets = [np.linalg.slogdet(one)[1] for one in ends]
     own = precision(length)
-    slopes = ((sp.csr_array(-2.0 * own), -2.0 * COUNT),
-              (sp.csr_array((ends[0] - ends[1]) / (2 * h)), (dets[0] - dets[1]) / (2 * h)))  # fmt: skip
+    bent = sp.csr_array((ends[0] - ends[1]) / (2 * h)), (dets[0] - dets[1]) / (2 * h)
+    slopes = (sp.csr_array(-2.0 * own), -2.0 * COUNT), bent
     return CorrelatedErrors(sp.csr_array(own), float(np.linalg.slogdet(own)[1]), slopes)
 
 
@@ -151,6 +151,11 @@ def test_likelihood_is_that_of_the_posterior():
 def test_too_many_correlated_errors_are_refused_before_anything_is_allocated():
     operator, values, rng = case(5, moving=False, land=False)
     prior, one = built(operator, values, alpha=2), sample(rng, operator)
-    with set_options(memory_limit=3e5), pytest.raises(MemoryGuardError):
-        negative_log_evidence(prior, [moved(one, rows=sp.csr_array(sp.vstack([one.rows] * 40)),
-            innovation=np.tile(one.innovation, 40), variance=np.tile(one.variance, 40))])  # fmt: skip
+    many = moved(
+        one,
+        rows=sp.csr_array(sp.vstack([one.rows] * 40)),
+        innovation=np.tile(one.innovation, 40),
+        variance=np.tile(one.variance, 40),
+    )
+    with set_options(memory_limit=3e6), pytest.raises(MemoryGuardError, match="correlated"):
+        negative_log_evidence(prior, [many])

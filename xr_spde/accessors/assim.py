@@ -293,6 +293,30 @@ class AssimAccessor(Generic[Obj]):
             y=y,
         )
 
+    def spde_prior(self, **settings: Any) -> xr.Dataset:
+        """Fit the prior of a field in space and time, by maximum likelihood.
+
+        To maps (..., time, Y, X), or with ``grid=`` to observations along tracks or at points.
+
+        Parameters
+        ----------
+        **settings
+            To maps: see `xr_spde.assim.spde_prior`. To observations: ``grid``, a DataArray (Y, X)
+            on the grid of the prior, and more; see `xr_spde.assim.spde_prior_from_points`.
+
+        Returns
+        -------
+        Dataset (..., Y, X)
+            ``length``, ``length_across`` (km), ``angle``, ``decay_time`` (days), ``u``, ``v``
+            (m s-1), ``std`` and ``mean``, with standard errors.
+        """
+        from xr_spde import assim
+
+        obj: Any = self._obj
+        return (assim.spde_prior_from_points if "grid" in settings else assim.spde_prior)(
+            obj, **settings
+        )
+
 
 @xr.register_dataarray_accessor("assim")
 class AssimDataArrayAccessor(AssimAccessor[xr.DataArray]):
@@ -309,26 +333,6 @@ class AssimDataArrayAccessor(AssimAccessor[xr.DataArray]):
     >>> post["mean"].sel(lat=2, lon=3).item()
     1.5
     """
-
-    def spde_prior(self, **settings: Any) -> xr.Dataset:
-        """Fit the prior of a field in space and time to maps of it, by maximum likelihood.
-
-        Parameters
-        ----------
-        **settings
-            ``alpha``, ``mean``, ``knots``, ``anisotropic``, ``flow``, ``smoothness``,
-            ``boundary``, ``coast``, ``advection``, ``max_iterations``, ``stderr``, ``x``, ``y``;
-            see `xr_spde.assim.spde_prior`.
-
-        Returns
-        -------
-        Dataset (..., Y, X)
-            ``length``, ``length_across`` (km), ``angle``, ``decay_time`` (days), ``u``, ``v``
-            (m s-1), ``std`` and ``mean``, with standard errors.
-        """
-        from xr_spde import assim
-
-        return assim.spde_prior(self._obj, **settings)
 
     def simulate_tracks(self, *args: Any, **settings: Any) -> xr.Dataset:
         """Observe this truth (time, Y, X) along the tracks of satellites, with errors.

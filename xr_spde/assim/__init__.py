@@ -14,6 +14,7 @@ from xr_spde.assim.inflation import Adaptive
 from xr_spde.assim.observations import read_observations
 from xr_spde.assim.observing import simulate_tracks
 from xr_spde.assim.prior import spde_prior
+from xr_spde.assim.prior_points import spde_prior_from_points
 from xr_spde.assim.score import score
 from xr_spde.assim.screening import superob, thin
 
@@ -26,6 +27,7 @@ __all__ = [
     "score",
     "simulate_tracks",
     "spde_prior",
+    "spde_prior_from_points",
     "steps",
     "superob",
     "thin",

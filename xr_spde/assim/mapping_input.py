@@ -15,11 +15,11 @@ from xr_spde.assim.background_check import BackgroundCheck
 from xr_spde.assim.observations import Observations
 from xr_spde.assim.prior_recipe import PriorRecipe, check_positive, read_prior
 from xr_spde.assim.reading import Gridded, as_gridded
-from xr_spde.assim.times import as_times, check_times, step_of, time_dim
+from xr_spde.assim.times import as_times, check_times, regular_times, step_of, time_dim
 from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_gridded, read_points
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid, same_grid
-from xr_spde.labels.points import as_points, calendar_of, find_time
+from xr_spde.labels.points import as_points, find_time
 from xr_spde.labels.prior_schema import STEP, is_prior
 
 __all__ = ["Problem", "read_problem"]
@@ -191,16 +191,8 @@ def _times(
         if found.size == 1 and own:
             return found, float(own)
         return found, step_of(found, "the output")
-    if calendar_of(seen) is None or seen.dtype.kind != "M" or not own:
+    if not own:
         raise ParameterError(
-            "times= is needed: the output times cannot be made from these observations and a "
-            f"prior with the attribute {STEP!r} of {own!r}; give regular dates"
+            f"times= is needed: the prior has the attribute {STEP!r} of {own!r}; give regular dates"
         )
-    known = seen.values[~np.isnat(seen.values)]
-    if not known.size:
-        raise ParameterError("no observation has a time")
-    start = known.min().astype("datetime64[D]").astype("datetime64[ns]")
-    span = (known.max() - start) / np.timedelta64(1, "D")
-    count = int(np.ceil(span / float(own) - 1e-9)) + 1
-    ahead = np.round(np.arange(count) * float(own) * 86400.0).astype("timedelta64[s]")
-    return as_times(start + ahead, seen), float(own)
+    return regular_times(seen, float(own)), float(own)

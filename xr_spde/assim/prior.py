@@ -25,7 +25,7 @@ from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core
 from xr_spde.labels.prior_schema import STEP, describe_prior
 
-__all__ = ["spde_prior"]
+__all__ = ["fitted_errors", "maps_of", "spde_prior", "warn_beyond"]
 
 Float = NDArray[np.float64]
 
@@ -129,16 +129,14 @@ def spde_prior(
     check_names(alpha, boundary, coast, advection)
     if not isinstance(fields, xr.DataArray):
         raise DTypeError(
-            f"fields of type {type(fields).__name__} were given; expected a DataArray with time"
+            f"fields of type {type(fields).__name__} were given; expected a DataArray with time; "
+            "observations along tracks or at points need grid=, a field on the grid of the prior"
         )
     fields = as_float(fields)
     grid, dim = Grid.from_object(fields, x=x, y=y), time_dim(fields, "the fields")
     settings = {"alpha": int(alpha), "boundary": boundary, "coast": coast, "advection": advection}
     settings["initial"] = "stationary"
-    names = tuple(
-        name for name in MAPS
-        if (anisotropic or name not in ("h1", "h2")) and (flow or name not in ("u", "v"))
-    )  # fmt: skip
+    names = maps_of(anisotropic, flow)
     recipe = PriorRecipe(grid, step_of(fields[dim], "the fields"), settings)
     how = {"knots": tuple(knots), "smoothness": smoothness, "names": names}
     how |= {"max_iterations": max_iterations, "stderr": stderr}
@@ -172,6 +170,14 @@ def spde_prior(
     return result
 
 
+def maps_of(anisotropic: bool, flow: bool) -> tuple[str, ...]:
+    """Return the names of the maps that are fitted."""
+    return tuple(
+        name for name in MAPS
+        if (anisotropic or name not in ("h1", "h2")) and (flow or name not in ("u", "v"))
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class _Fitter:
     """Fits one series; what lazy tasks compute."""
@@ -196,9 +202,9 @@ class _Fitter:
         x[np.isnan(x)] = 0.0
         found = fit(operator, x[None], dt=recipe.step, alpha=recipe.settings["alpha"], **self.how)
         maps = recipe.physical(found.parameters, operator.mesh)
-        _warn_beyond(maps, operator.mesh, recipe.step * len(x))
+        warn_beyond(maps, operator.mesh, recipe.step * len(x), "fields")
         if self.how["stderr"]:
-            for name, value in _errors(found, recipe, operator, self.how["knots"]).items():
+            for name, value in fitted_errors(found, recipe, operator, self.how["knots"]).items():
                 maps[f"{name}_stderr"] = value
         out: dict[str, Any] = {
             name: np.where(grid.from_canonical(land), np.nan, grid.from_canonical(value))
@@ -207,24 +213,50 @@ class _Fitter:
         return out | {"log_likelihood": found.log_likelihood, "converged": found.converged}
 
 
-def _warn_beyond(maps: Mapping[str, Float], mesh: Mesh, days: float) -> None:
-    """Warn where the fields are too few to say how far correlations reach."""
+def warn_beyond(maps: Mapping[str, Float], mesh: Mesh, days: float, what: str) -> None:
+    """Warn where data are too few to say how far correlations reach.
+
+    Parameters
+    ----------
+    maps : mapping of str to ndarray (ny, nx)
+        With ``length`` and ``decay_time``.
+    mesh : Mesh
+        Where the data are.
+    days : float
+        How long they last.
+    what : str
+        What they are.
+    """
     water = ~mesh.land
     width = float(np.hypot(mesh.dx.mean() * mesh.shape[1], mesh.dy.mean() * mesh.shape[0])) / 1e3
     length, decay = (float(np.median(maps[name][water])) for name in ("length", "decay_time"))
     if length > width or decay > days:
         warn(
             f"the fitted prior has a length of {length:.4g} km and a decay time of {decay:.4g} "
-            f"days, and the fields are {width:.4g} km wide and {days:.4g} days long: they do not "
+            f"days, and the {what} are {width:.4g} km wide and {days:.4g} days long: they do not "
             "say how far correlations reach, or are smoother than the model (maps of a product "
             "often are); compare with numbers from elsewhere before you use it"
         )
 
 
-def _errors(
+def fitted_errors(
     found: SpdeFit, recipe: PriorRecipe, operator: SpdeOperator, knots: tuple[int, int]
 ) -> dict[str, Float]:
-    """Compute standard errors of the variables, to first order in those of the maps."""
+    """Compute standard errors of the variables, to first order in those of the maps.
+
+    Parameters
+    ----------
+    found : SpdeFit
+        What was fitted.
+    recipe, operator
+        Of the prior.
+    knots : (int, int)
+        Of the maps.
+
+    Returns
+    -------
+    dict of str to ndarray (ny, nx)
+    """
     basis = knot_basis(operator.mesh.shape, knots)
     count, shape = len(basis), operator.mesh.shape
     slopes: dict[str, list[Float]] = {name: [] for name in _FITTED}

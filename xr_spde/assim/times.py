@@ -12,7 +12,7 @@ from xr_spde._core.errors import AxisNotFoundError, ParameterError
 from xr_spde.labels.points import calendar_of, check_calendars
 from xr_spde.labels.times import elapsed, model_dates
 
-__all__ = ["as_times", "check_times", "days_since", "step_of", "time_dim"]
+__all__ = ["as_times", "check_times", "days_since", "regular_times", "step_of", "time_dim"]
 
 Float = NDArray[np.float64]
 
@@ -171,3 +171,36 @@ def as_times(times: Any, like: xr.DataArray) -> xr.DataArray:
         values = values.astype("datetime64[ns]")
     name = "time" if like.ndim != 1 or str(like.dims[0]) != like.name else str(like.name)
     return xr.DataArray(values, {name: values}, (name,))
+
+
+def regular_times(seen: xr.DataArray, step: float) -> xr.DataArray:
+    """Regular dates from the day of the first observation to beyond the last.
+
+    Parameters
+    ----------
+    seen : DataArray
+        Times of observations; NaT is passed over.
+    step : float
+        Days.
+
+    Returns
+    -------
+    DataArray (n,)
+
+    Raises
+    ------
+    ParameterError
+        For times of another calendar, or none at all.
+    """
+    if seen.dtype.kind != "M":
+        raise ParameterError(
+            f"times= is needed: the observations have times of dtype {seen.dtype}, and only "
+            "datetime64 can be extended to regular ones; give regular dates"
+        )
+    known = seen.values[~np.isnat(seen.values)]
+    if not known.size:
+        raise ParameterError("no observation has a time")
+    start = known.min().astype("datetime64[D]").astype("datetime64[ns]")
+    count = int(np.ceil((known.max() - start) / np.timedelta64(1, "D") / step - 1e-9)) + 1
+    ahead = np.round(np.arange(count) * step * 86400.0).astype("timedelta64[s]")
+    return as_times(start + ahead, seen)
