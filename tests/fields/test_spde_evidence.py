@@ -153,9 +153,9 @@ def test_too_many_correlated_errors_are_refused_before_anything_is_allocated():
     prior, one = built(operator, values, alpha=2), sample(rng, operator)
     many = moved(
         one,
-        rows=sp.csr_array(sp.vstack([one.rows] * 40)),
-        innovation=np.tile(one.innovation, 40),
-        variance=np.tile(one.variance, 40),
+        rows=sp.csr_array(sp.vstack([one.rows] * 200)),
+        innovation=np.tile(one.innovation, 200),
+        variance=np.tile(one.variance, 200),
     )
-    with set_options(memory_limit=3e6), pytest.raises(MemoryGuardError, match="correlated"):
+    with set_options(memory_limit=2e7), pytest.raises(MemoryGuardError, match="correlated"):
         negative_log_evidence(prior, [many])
