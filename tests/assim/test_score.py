@@ -112,3 +112,18 @@ def test_bad_input_is_named(fields):
         score(ens[0], truth)
     with pytest.raises(UnknownNameError, match="weights"):
         score(ens, truth, weights="volume")
+
+
+def test_maps_of_a_mapping_are_scored_at_each_time(fields):
+    truth = fields[:3].rename({fields.dims[0]: "time"})
+    maps = xr.Dataset(
+        {"mean": truth + 1.0, "std": 0.0 * truth + 2.0, "residual": ("time", [0.0] * 3)}
+    )
+    found = score(maps, truth)
+    assert found.rmse.dims == ("time",)  # which are no members
+    np.testing.assert_allclose(found.rmse, 1.0)
+    np.testing.assert_allclose(found.spread, 2.0)
+    draws = xr.concat([maps["mean"] + k for k in (-1.0, 0.0, 1.0)], "realization")
+    drawn = score(maps.assign(ensemble=draws), truth)
+    assert drawn.rank_histogram.dims == ("time", "rank")
+    np.testing.assert_allclose(drawn.spread, 1.0)

@@ -362,5 +362,5 @@ class AssimDatasetAccessor(AssimAccessor[xr.Dataset]):
 
     @property
     def plot(self) -> AssimFigures:
-        """Figures: ``.assim.plot.increments()``, ``rank_histogram()`` and ``series()``."""
+        """Figures: ``.assim.plot.snapshot()``, ``increments()``, ``series()`` and of scores."""
         return AssimFigures(self._obj)

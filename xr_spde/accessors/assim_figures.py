@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -61,6 +61,79 @@ class AssimFigures:
             y=y,
         )
 
+    def snapshot(
+        self,
+        obs: xr.DataArray | xr.Dataset | None = None,
+        *,
+        time: Any = None,
+        days: float = 5.0,
+        value: str | None = None,
+        limits: tuple[float, float] | None = None,
+        axes: Sequence[Axes] | None = None,
+        figsize: tuple[float, float] | None = None,
+        x: str | None = None,
+        y: str | None = None,
+    ) -> Figure:
+        """Draw mean and standard deviation of one time, with the observations about it.
+
+        Parameters
+        ----------
+        obs : DataArray or Dataset, optional
+            Points, coloured on the scale of the mean.
+        time : date or str, optional
+            Which time; not needed where there is one.
+        days : float, default 5
+            Observations so many days before or after are drawn.
+        value : str, optional
+            Variable of the observations.
+        limits : (float, float), optional
+            Of the colours of the mean.
+        axes : sequence of Axes, optional
+            One for each panel; a new figure by default.
+        figsize : (float, float), optional
+            Of the new figure, inches.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        Figure
+        """
+        from xr_spde import plot
+
+        return plot.snapshot(
+            self._obj,
+            obs,
+            time=time,
+            days=days,
+            value=value,
+            limits=limits,
+            axes=axes,
+            figsize=figsize,
+            x=x,
+            y=y,
+        )
+
+    def spread_skill(
+        self, *, ax: Axes | None = None, figsize: tuple[float, float] | None = None
+    ) -> Axes:
+        """Draw the error found against the error expected, of scores along withheld tracks.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; a new figure by default.
+        figsize : (float, float), optional
+            Of the new figure, inches.
+
+        Returns
+        -------
+        Axes
+        """
+        from xr_spde import plot
+
+        return plot.spread_skill(self._obj, ax=ax, figsize=figsize)
+
     def rank_histogram(
         self, *, ax: Axes | None = None, figsize: tuple[float, float] | None = None
     ) -> Axes:
@@ -89,6 +162,8 @@ class AssimFigures:
         figsize: tuple[float, float] | None = None,
     ) -> Figure:
         """Draw spread beside error, step by step, of scores or of a cycle's innovations.
+
+        Scores of withheld tracks and of the mapping challenge have their own panels.
 
         Parameters
         ----------

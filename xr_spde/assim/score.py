@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from xr_spde._core.errors import AxisNotFoundError, DTypeError, ParameterError, unknown
+from xr_spde._core.errors import DTypeError, ParameterError, unknown
 from xr_spde._core.provenance import provenance
 from xr_spde.assim.at_points import at_points, is_points
 from xr_spde.assim.challenge import challenge_scores
@@ -81,7 +81,7 @@ def score(
     ----------
     obj : DataArray or Dataset
         Ensemble (realization, ..., Y, X), such as the result of `assimilate`; a Dataset without
-        members but with ``mean`` and ``std`` is scored as Gaussian.
+        members but with ``mean`` and ``std`` (..., Y, X) is scored as Gaussian.
     truth : DataArray or Dataset
         On the same grid, in whatever order it is stored; without dimensions that the ensemble
         lacks. Or at points and along tracks, with positions as in `assimilate`: observations that
@@ -145,12 +145,15 @@ def score(
             "obs_error was given; it belongs to a truth at points with times, against maps of mean "
             "and std at several times"
         )
-    try:
-        ensemble = read_ensemble(obj, dim, x=x, y=y)
-    except AxisNotFoundError:
-        if not (isinstance(obj, xr.Dataset) and {"mean", "std"} <= set(obj.data_vars)):
-            raise
-        return _described(_gaussian(obj, truth, weights, x, y), "Gaussian", obj["mean"].attrs)
+    if dim is None and isinstance(obj, xr.Dataset) and {"mean", "std"} <= set(obj.data_vars):
+        around = set(obj["mean"].dims)
+        beyond = [name for name, da in obj.data_vars.items() if set(da.dims) > around]
+        if not beyond:  # times of the maps are no members
+            return _described(_gaussian(obj, truth, weights, x, y), "Gaussian", obj["mean"].attrs)
+        if "ensemble" in beyond:  # the draws of a mapping
+            obj = obj["ensemble"]
+            (dim,) = (str(d) for d in obj.dims if d not in around)
+    ensemble = read_ensemble(obj, dim, x=x, y=y)
     found = {}
     for name, da in ensemble.variables.items():
         true, cells = _of(truth, name), _Cells.of(ensemble.grid, weights)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["increments", "rank_histogram", "series"]
 
 _ERROR, _SPREAD = "#2f6f9f", "#c8602f"
+_COUNT, _SCORE = "observations", "score"
 _MARKED = 20_000  # more marks than this are thinned out
 
 
@@ -171,12 +172,15 @@ def rank_histogram(
             f"the rank histogram has the dimensions {shares.dims}; select one, such as "
             "with .isel(time=0)"
         )
+    of_tracks = "coverage" in result
+    words = ("draws or quantiles below the observation", "share of observations")
     with style.house_style():
         if ax is None:
             _, ax = plt.subplots(figsize=figsize or (4.6, 2.8), layout="constrained")
         ax.bar(shares["rank"], shares, width=1.0, color=_ERROR, edgecolor="white", linewidth=0.4)
         ax.axhline(1.0 / shares.size, color=style.INK, lw=0.9, ls=(0, (4, 3)))
-        ax.set(xlabel="members below the truth", ylabel="share of cells")
+        xlabel, ylabel = words if of_tracks else ("members below the truth", "share of cells")
+        ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.set(xlim=(-0.5, shares.size - 0.5))
         ax.spines[["top", "right"]].set_visible(False)
     return ax
@@ -192,9 +196,11 @@ def series(
     """Draw spread beside error, step by step.
 
     Of scores: root mean square error and spread, the latter times ``sqrt((N + 1) / N)``, so that
-    the lines fall together where members and truth are alike, and the CRPS below. Of analyses,
-    where nobody knows the truth: the root mean square of observed minus forecast, and what
-    spread and errors of observation let expect.
+    the lines fall together where members and truth are alike, and the CRPS below. Of withheld
+    tracks: error and what was expected, at the observations nearest to each map, and their number.
+    Of the mapping challenge: one minus the relative error of each map. Of analyses, where nobody
+    knows the truth: the root mean square of observed minus forecast, and what spread and errors of
+    observation let expect.
 
     Parameters
     ----------
@@ -223,10 +229,11 @@ def series(
     if not panels:
         raise SchemaError(
             f"the dataset has {sorted(map(str, result.data_vars))}, and neither 'rmse' and "
-            "'spread' nor 'innovation_rms'; pass what .assim.score() or .assim.cycle() returned"
+            "'spread' nor 'step_rmse', 'score' or 'innovation_rms'; pass what .assim.score() or "
+            ".assim.cycle() returned"
         )
     lines = {name: result[name] for names, *_ in panels for name in names}
-    if "spread_skill" in result:  # which counts the members
+    if "spread" in lines and "spread_skill" in result:  # which counts the members
         lines["spread"] = result["spread_skill"] * result["rmse"]
     along = list(dict.fromkeys(d for da in lines.values() for d in da.dims if da.sizes[d] > 1))
     dim = str(along[0]) if dim is None and len(along) == 1 else dim
@@ -258,6 +265,12 @@ def _panels(result: xr.Dataset) -> list[Panel]:
     if {"rmse", "spread", "crps"} <= set(result.data_vars):
         pair = ("error of the mean", "spread")
         return [(("rmse", "spread"), pair, "error, spread"), (("crps",), ("CRPS",), "CRPS")]
+    if {"step_rmse", "step_spread"} <= set(result.data_vars):
+        pair = ("error of the mean", "expected")
+        return [(("step_rmse", "step_spread"), pair, "error, spread"),
+                (("step_count",), (_COUNT,), "observations")]  # fmt: skip
+    if {"score", "mu"} <= set(result.data_vars):
+        return [(("score",), (_SCORE,), "1 - relative error")]
     ends, panels = ("innovation_rms", "innovation_expected_rms"), list[Panel]()
     for name in map(str, result.data_vars):
         prefix = name.removesuffix(ends[0])
@@ -275,14 +288,27 @@ def _lines(ax: Axes, values: list[xr.DataArray], words: tuple[str, ...], dim: st
         steps, label = np.arange(steps.size), f"{dim} (number)"
     looks: tuple[tuple[str, Any], ...] = ((_ERROR, "-"), (_SPREAD, (0, (4, 2))))
     for line, word, (colour, dash) in zip(values, words, looks, strict=False):
+        if word == _COUNT:
+            ax.bar(steps, line.values, width=_width(steps), color=colour, lw=0)
+            continue
         ax.plot(steps, line.values, color=colour, ls=dash, lw=1.4, marker=".", ms=4, label=word)
     if steps.dtype.kind == "M":
         locator = AutoDateLocator(maxticks=7)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    ax.set_ylim(0.0, None)
+    drawn = np.concatenate([np.asarray(line.values, dtype=float).ravel() for line in values])
+    drawn = drawn[np.isfinite(drawn)]
+    if words[0] == _SCORE:
+        ax.set_ylim(0.1 * np.floor(10.0 * drawn.min(initial=0.9)), 1.0)
+    else:
+        ax.set_ylim(0.0, 1.06 * drawn.max(initial=0.0) or 1.0)
     ax.set(xlabel=label)
     ax.label_outer()
     ax.spines[["top", "right"]].set_visible(False)
     if len(values) > 1:
         ax.legend(frameon=False, fontsize=7.5, loc="best")
+
+
+def _width(steps: NDArray[Any]) -> Any:
+    """Width of the bars of a series."""
+    return np.diff(steps).min() * 0.8 if steps.size > 1 else 0.8
