@@ -169,12 +169,12 @@ def test_three_frames_tell_an_acceleration():
 
 
 def test_coefficients_come_from_the_images_of_all_intervals():
-    from xr_spde.latent.fit import _classical
+    from xr_spde.latent.starts import classical_motion
 
     shares = np.array([0.0, 0.4, 1.0])
     y, x = np.mgrid[0:32, 0:40] + 0.0
     frames = np.stack([texture(5, y, x - 4 * t**2) for t in shares])
-    found = _classical(frames, shares, Cells(32, 40), 1)
+    found = classical_motion(frames, shares, Cells(32, 40), 1)
     np.testing.assert_allclose(np.median(found[:, 0, 6:-6, 6:-6], axis=(1, 2)), [4, 4], atol=0.3)
 
 

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from xr_spde.errors import ParameterError, UnknownNameError  # noqa: E402
 from xr_spde.fields.sampling import sample  # noqa: E402
-from xr_spde.fields.unsteady import trace  # noqa: E402
+from xr_spde.fields.unsteady import grown, levelled, trace  # noqa: E402
 from xr_spde.nets.latent_losses import Transport, Windows, loss_terms, roughness  # noqa: E402
 from xr_spde.nets.latent_training import (  # noqa: E402
     LatentSettings,
@@ -19,7 +19,7 @@ from xr_spde.nets.latent_training import (  # noqa: E402
 )
 from xr_spde.nets.latent_unet import LatentNets, SmallUNet  # noqa: E402
 
-CARRIED = Transport(trace, sample)
+CARRIED = Transport(trace, sample, grown, levelled)
 TINY = {"width": 4, "depth": 2}
 N = 24
 

@@ -6,7 +6,8 @@ and a decoder turn a small shift into it. The signs looked for here need no trut
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from xr_spde.fields.unsteady import velocity_at
 from xr_spde.latent.dynamics import LatentDynamics
 from xr_spde.latent.motion import fit_motion
 
-__all__ = ["LIMITS", "Diagnosis", "diagnose"]
+__all__ = ["LIMITS", "Diagnosis", "diagnose", "end_residual"]
 
 LIMITS = {
     "motion": 0.6,
@@ -53,10 +54,16 @@ class Diagnosis:
         of cells whose paths cross. All over the worst interval.
     flags : tuple of str
         Names of the numbers beyond :data:`LIMITS`.
+    operator : str
+        Of the latent state.
+    residuals : dict of int to float
+        Of each restart by its seed, where there were several; the smallest was kept.
     """
 
     numbers: dict[str, float]
     flags: tuple[str, ...]
+    operator: str = "advection"
+    residuals: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -70,6 +77,9 @@ class Diagnosis:
             sign = ">=" if name == "motion" else "<="
             said = f"  ! {_MEANING[name]}" if name in self.flags else ""
             lines.append(f"  {name:8} {value:8.3f}  ({sign} {LIMITS[name]:g}){said}")
+        if self.residuals:
+            marks = ", ".join(f"{seed}: {mark:.3g}" for seed, mark in self.residuals.items())
+            lines.append(f"  kept the best of {len(self.residuals)} restarts ({marks})")
         return "\n".join(lines)
 
 
@@ -96,7 +106,31 @@ def diagnose(model: LatentDynamics) -> Diagnosis:
         for name, limit in LIMITS.items()
         if (numbers[name] < limit if name == "motion" else numbers[name] > limit)
     )
-    return Diagnosis(numbers, flags)
+    return Diagnosis(numbers, flags, model.settings.operator, model.residuals)
+
+
+def end_residual(model: LatentDynamics) -> float:
+    """Mismatch at the images of what is carried there from their neighbours.
+
+    Parameters
+    ----------
+    model : LatentDynamics
+        A fit.
+
+    Returns
+    -------
+    float
+        Root mean square over both directions and all intervals, over the standard deviation of the
+        images. Little of it says little about the frames between.
+    """
+    shares = (model.times - model.times[0]) / model.span
+    total, count = 0.0, 0
+    for k in range(len(shares) - 1):
+        for j, goal in ((k, k + 1), (k + 1, k)):
+            value, known, *_ = model.carried(j, float(shares[goal]))
+            off = (value - model.frames[goal])[known & np.isfinite(model.frames[goal])]
+            total, count = total + float(np.sum(off**2)), count + off.size
+    return float(np.sqrt(total / max(count, 1)) / model.scale[1])
 
 
 def _interval(model: LatentDynamics, k: int, shares: NDArray[np.float64]) -> dict[str, float]:

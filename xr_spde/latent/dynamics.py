@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde.fields.cells import Cells
 from xr_spde.fields.sampling import sample
-from xr_spde.fields.unsteady import trace, turned_back, velocity_at
+from xr_spde.fields.unsteady import grown, levelled, trace, turned_back, velocity_at
 from xr_spde.latent.blending import Carried, Frame, two_sided, visibility
 from xr_spde.latent.windows import in_windows, prepared, standardisation
 
 if TYPE_CHECKING:
     from xr_spde.latent.diagnosis import Diagnosis
-    from xr_spde.nets.latent_training import LatentSettings
+    from xr_spde.nets.latent_settings import LatentSettings
     from xr_spde.nets.latent_unet import LatentNets
 
 __all__ = ["LatentDynamics"]
@@ -67,6 +67,17 @@ class LatentDynamics:
         Motion from the images alone, in cells per span, as a yardstick; see :meth:`diagnose`.
     log : dict of ndarray (iterations,)
         Terms of the loss, without their weights, and "total".
+    source : ndarray (channels, ny, nx), or None
+        What the latent state of a parcel gains per span, laid where the parcel is in the middle of
+        the span.
+    diffusivity : float
+        Of the latent state, in squares of a cell per span; negative if it sharpens with time.
+    noise : float
+        Noise of the images over their standard deviation.
+    residuals : dict of int to float
+        Of each restart, by its seed: mismatch at the images over their standard deviation.
+    ensemble : ndarray (2, ny, nx), or None
+        Standard deviation of the velocity (its mean in time) between restarts, in cells per span.
     """
 
     frames: Float
@@ -80,6 +91,11 @@ class LatentDynamics:
     initial: Float | None = None
     classical: Float | None = None
     log: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    source: Float | None = None
+    diffusivity: float = 0.0
+    noise: float = 0.0
+    residuals: Mapping[int, float] = field(default_factory=dict)
+    ensemble: Float | None = None
 
     def __repr__(self) -> str:
         """Say what was fitted to what, and how well."""
@@ -95,11 +111,27 @@ class LatentDynamics:
             f"  networks   {count} parameters, {self.settings.iterations} steps on windows of "
             f"{self.settings.patch}, seed {self.seed}",
         ]
+        if self.settings.operator != "advection":
+            lines.append(f"  operator   {self.settings.operator}{self._strength()}")
+        if self.residuals:
+            marks = ", ".join(f"{mark:.3g}" for mark in self.residuals.values())
+            lines.append(f"  restarts   {len(self.residuals)}, mismatch at the images {marks}")
         if "total" in self.log:
             tail = max(len(self.log["total"]) // 10, 1)
             terms = ", ".join(f"{k} {float(v[-tail:].mean()):.3g}" for k, v in self.log.items())
             lines.append(f"  loss       {terms}")
         return "\n".join(lines)
+
+    def _strength(self) -> str:
+        """How much the operator does beside advection, in words."""
+        if self.source is not None:
+            return f", source {float(np.sqrt(np.mean(self.source**2))):.2f} of the latent state"
+        return f", {self.diffusivity:.2f} squares of a cell per span"
+
+    @property
+    def uncertainty(self) -> Float:
+        """Disagreement of windows and restarts (2, ny, nx) on the velocity, in cells per span."""
+        return self.spread if self.ensemble is None else np.hypot(self.spread, self.ensemble)
 
     @property
     def span(self) -> float:
@@ -245,9 +277,29 @@ class LatentDynamics:
         own = (float(self.times[k]) - float(self.times[0])) / self.span
         y, x = trace(self.velocity, s, own, periodic_x=wrap)
         known, cover = visibility(np.isnan(self.frames[k]), y, x, periodic_x=wrap)
-        state = np.asarray(sample(self.latent[k], y, x, kernel="monotone", periodic_x=wrap))
+        state = self._evolved(k, s, own, (y, x))
         left = np.asarray(sample(self._left[k], y, x, kernel="monotone", periodic_x=wrap))
         return self.decode(state) + left, known, cover, state
+
+    def _evolved(self, k: int, s: float, own: float, positions: tuple[Float, Float]) -> Float:
+        """Latent state of image k, which was taken at `own`, at the time s."""
+        wrap = self.cells.periodic_x
+        state = np.asarray(sample(self.latent[k], *positions, kernel="monotone", periodic_x=wrap))
+        if self.source is not None:
+            state = grown(state, self.source, self.velocity, s, own, periodic_x=wrap)
+        if not self.diffusivity:
+            return np.asarray(state)
+        j = k - 1 if s < own else k + 1
+        if self.diffusivity * (s - own) >= 0 or not 0 <= j < len(self.times):
+            return np.asarray(levelled(state, self.diffusivity, own, s, periodic_x=wrap))
+        # what diffusion has taken away is known from the image on the other side alone
+        other = (float(self.times[j]) - float(self.times[0])) / self.span
+        y, x = trace(self.velocity, s, other, periodic_x=wrap)
+        sharp = np.asarray(sample(self.latent[j], y, x, kernel="monotone", periodic_x=wrap))
+        sharp = levelled(sharp, self.diffusivity, other, s, periodic_x=wrap)
+        lost = sharp - levelled(sharp, self.diffusivity, s, own, periodic_x=wrap)
+        seen = np.isfinite(self.frames[j]).astype(float)
+        return np.asarray(state + lost * sample(seen, y, x, kernel="linear", periodic_x=wrap))
 
     def frame(self, time: float, *, extrapolate: bool = False) -> Frame:
         """Image at any time.
@@ -290,6 +342,8 @@ class LatentDynamics:
             velocity=turned_back(self.velocity),
             initial=None if self.initial is None else turned_back(self.initial),
             classical=None if self.classical is None else -self.classical,
+            source=None if self.source is None else -self.source,
+            diffusivity=-self.diffusivity,
         )
 
     def diagnose(self) -> Diagnosis:

@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter1d
 
-from xr_spde._core.errors import ParameterError, unknown
+from xr_spde._core.errors import ParameterError
 from xr_spde._core.lazyimport import require
-from xr_spde._core.rng import Seed, resolve_seed
+from xr_spde._core.rng import Seed, member_generator, resolve_seed
 from xr_spde.fields.cells import Cells
 from xr_spde.fields.sampling import sample
-from xr_spde.fields.unsteady import trace, turned_back
+from xr_spde.fields.unsteady import grown, levelled, trace, turned_back
+from xr_spde.latent.arguments import (
+    check_frames,
+    chosen_degree,
+    chosen_settings,
+    given_start,
+)
+from xr_spde.latent.diagnosis import end_residual
 from xr_spde.latent.dynamics import LatentDynamics
-from xr_spde.latent.motion import check_pair, fit_motion
+from xr_spde.latent.pyramid import noise_ratio
+from xr_spde.latent.starts import (
+    classical_motion,
+    coarser_images,
+    first_diffusivity,
+    first_source,
+    rescaled,
+    smoothed,
+)
 from xr_spde.latent.windows import (
     closed,
     in_windows,
     prepared,
     seam_rim,
-    settings_from,
     standardisation,
 )
 
-__all__ = ["INITIAL", "fit_latent_dynamics"]
+if TYPE_CHECKING:
+    from xr_spde.nets.latent_settings import LatentSettings
+    from xr_spde.nets.latent_unet import LatentNets
+
+__all__ = ["fit_latent_dynamics"]
 
 LOGGER = logging.getLogger(__name__)
-
-INITIAL = ("classical", "none")
-"""Motion to start from: that of :func:`xr_spde.latent.motion.fit_motion`, or rest."""
 
 Float = NDArray[np.floating]
 
@@ -45,6 +60,9 @@ def fit_latent_dynamics(
     initial: str | Float = "classical",
     blur: float = 1.0,
     degree: int | None = None,
+    levels: int = 1,
+    restarts: int = 1,
+    noise: float | None = None,
     seed: Seed = 0,
     device: str = "cpu",
     progress: bool | None = None,
@@ -59,18 +77,29 @@ def fit_latent_dynamics(
     Parameters
     ----------
     frames : array_like (n, ny, nx)
-        Two or more images; NaN is missing. Speckled images should be in dB.
+        Two or more images; NaN is missing. Radar images in decibels, where speckle is alike in
+        bright and dark places.
     times : array_like (n,), optional
         When they were taken, increasing; by default 0, 1, 2 ...
     cells : Cells, optional
         The grid; by default all cells are alike.
     initial : {"classical", "none"} or ndarray
-        Motion to start from, see :data:`INITIAL`; an array (2, ny, nx) or (d + 1, 2, ny, nx) is in
-        cells per span. Motions beyond about a tenth of a window need one.
+        Motion to start from, see :data:`xr_spde.latent.arguments.INITIAL`; an array (2, ny, nx) or
+        (d + 1, 2, ny, nx) is in cells per span. Motions beyond about a tenth of a window need one.
     blur : float
         Standard deviation in cells of a Gaussian that smooths the motion to start from.
     degree : int, optional
         Of the motion as a polynomial in time, at most n - 2; by default that, up to 2.
+    levels : int
+        Grids from coarse to fine, each with half as many rows and columns as the next, so that the
+        same windows see twice as far; networks and motion are handed on. For long motions without
+        a motion to start from.
+    restarts : int
+        Fits with other seeds; the one that reaches the end images best is kept, and how much they
+        differ comes along as an uncertainty.
+    noise : float, optional
+        Noise of the images over their standard deviation; by default as estimated. Above 0.1 the
+        weights ``lam_sm``, ``lam_mag`` and ``lam_r`` grow with its square, up to 50 times.
     seed : int, SeedSequence or Generator, optional
         Of the networks and of the places of windows: the same seed gives the same result.
     device : str
@@ -111,201 +140,170 @@ def fit_latent_dynamics(
     grid = Cells(*images.shape[1:]) if cells is None else cells
     if grid.shape != images.shape[1:]:
         raise ParameterError(f"cells of shape {grid.shape} for images of {images.shape[1:]}")
-    chosen = _degree(degree, len(images))
-    start = _given(initial, chosen, grid)
+    for name, count in (("levels", levels), ("restarts", restarts)):
+        if not isinstance(count, int) or count < 1:
+            raise ParameterError(f"{name}={count!r}; expected a whole number of at least 1")
+    chosen = chosen_degree(degree, len(images))
+    start = given_start(initial, chosen, grid)
     means = [float(np.nanmean(u)) for u in images]
     backwards = means > means[::-1]
     if backwards:
         images, when = images[::-1], when[0] + (when[-1] - when[::-1])
         start = None if start is None else turned_back(start)
-    fitted = _fit(
-        images,
-        when,
-        grid,
-        classical=isinstance(initial, str) and initial == "classical",
-        start=start,
-        blur=blur,
-        degree=chosen,
-        seed=resolve_seed(seed),
-        device=device,
-        progress=progress,
-        settings=settings,
-    )
-    return fitted.reversed() if backwards else fitted
+    if noise is None:
+        noise = max(noise_ratio(u0, u1) for u0, u1 in pairwise(images))
+    sizes = chosen_settings(settings, grid, noise)
+    yardstick = None
+    if isinstance(initial, str) and initial == "classical":
+        shares = (when - when[0]) / (when[-1] - when[0])
+        kind = "varying" if sizes.operator == "advection-source" else "auto"
+        start = classical_motion(images, shares, grid, chosen, brightness=kind)
+        yardstick = start[0]
+    if start is not None:
+        start = smoothed(start, blur, grid.periodic_x)
+    problem = _Problem(images, when, grid, chosen, sizes, start, yardstick, noise, device, progress)
+    best = _best(problem, levels, resolve_seed(seed), restarts)
+    return best.reversed() if backwards else best
 
 
-def _fit(
-    images: Float,
-    times: NDArray[np.float64],
-    grid: Cells,
-    *,
-    classical: bool,
-    start: Float | None,
-    blur: float,
-    degree: int,
-    seed: int,
-    device: str,
-    progress: bool | None,
-    settings: dict[str, Any],
-) -> LatentDynamics:
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Images of one grid and what a fit of them begins with."""
+
+    images: Float
+    times: NDArray[np.float64]
+    grid: Cells
+    degree: int
+    settings: LatentSettings
+    start: Float | None
+    yardstick: Float | None
+    noise: float
+    device: str
+    progress: bool | None
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Times as shares of the span."""
+        return np.asarray((self.times - self.times[0]) / (self.times[-1] - self.times[0]))
+
+    def coarser(self) -> _Problem | None:
+        """Return the same on half as many rows and columns, or nothing where windows do not fit."""
+        ny, nx = self.grid.shape
+        shape = (ny + 1) // 2, (nx + 1) // 2
+        most, unit = min(shape) // 2**self.settings.depth, 2**self.settings.depth
+        if most < 2 or min(shape) < 16:
+            return None
+        patch = min(self.settings.patch, most * unit)
+        settings = replace(
+            self.settings,
+            patch=patch,
+            stride=None if self.settings.stride is None else min(self.settings.stride, patch),
+        )
+        return replace(
+            self,
+            images=coarser_images(self.images, shape, periodic_x=self.grid.periodic_x),
+            grid=self.grid.coarser(shape),
+            settings=settings,
+            start=None if self.start is None else rescaled(self.start, shape),
+        )
+
+
+def _fitted(problem: _Problem, levels: int, seed: int) -> LatentDynamics:
+    """Fit, from coarse to fine; each level finds what the one before has left of the motion."""
+    below = problem.coarser() if levels > 1 else None
+    if below is None:
+        if levels > 1:
+            LOGGER.info("no level coarser than %s: windows do not fit", problem.grid.shape)
+        return _fit(problem, seed)
+    coarse = _fitted(below, levels - 1, seed)
+    gain = coarse.velocity if below.start is None else coarse.velocity - below.start
+    up = rescaled(gain, problem.grid.shape)
+    start = up if problem.start is None else problem.start + up
+    return _fit(replace(problem, start=start), seed, begin=coarse.networks)
+
+
+def _fit(problem: _Problem, seed: int, begin: LatentNets | None = None) -> LatentDynamics:
     from xr_spde.nets.latent_losses import Transport
     from xr_spde.nets.latent_training import apply_nets, fit_latent, reach_of
 
-    shares = (times - times[0]) / (times[-1] - times[0])
-    sizes = settings_from(_fitting(settings, grid))
-    yardstick = None
-    if classical:
-        start = _classical(images, shares, grid, degree)
-        yardstick = start[0]
-    if start is not None and blur > 0:
-        start = _smoothed(start, blur, grid.periodic_x)
+    images, grid, sizes, start = problem.images, problem.grid, problem.settings, problem.start
+    wrap, count = grid.periodic_x, problem.degree + 1
     mean, std = standardisation(images)
-    ready = [prepared((u - mean) / std) for u in images]
-    filled, known = (np.stack(part)[:, None] for part in zip(*ready, strict=True))
-    rim = seam_rim(sizes, grid.periodic_x)
+    standard = (images - mean) / std
+    source, diffusivity = _extras(problem, standard)
+    filled, known = (np.stack(part)[:, None] for part in zip(*map(prepared, standard), strict=True))
+    rim = seam_rim(sizes, wrap)
+
+    def wide(fields: Float | None) -> NDArray[np.float32] | None:
+        return None if fields is None else closed(fields.astype(np.float32), rim)
+
     nets, log = fit_latent(
         closed(filled, rim),
         closed(known, rim),
-        shares,
+        problem.shares,
         sizes,
-        Transport(trace, sample),
-        degree=degree,
-        initial=None if start is None else closed(start.astype(np.float32), rim),
+        Transport(trace, sample, grown, levelled),
+        degree=problem.degree,
+        initial=wide(start),
+        source=wide(source),
+        diffusivity=diffusivity,
+        begin=begin,
         seed=seed,
-        device=device,
-        progress=progress,
+        device=problem.device,
+        progress=problem.progress,
     )
     seen = slice(0, nets.options["seen"])
-    change, spread = in_windows(
-        lambda u, m: apply_nets(nets, "extract", u, m),
-        (filled[seen], known[seen]),
-        sizes,
-        grid.periodic_x,
+    found, spread = in_windows(
+        lambda u, m: apply_nets(nets, "extract", u, m), (filled[seen], known[seen]), sizes, wrap
     )
     reach = reach_of(sizes, len(images) - 1, given=start is not None)
-    moved = reach * change.astype(np.float64).reshape(degree + 1, 2, *grid.shape)
-    spread = reach * spread.reshape(degree + 1, 2, *grid.shape)[0]
+    moved = reach * found[: 2 * count].astype(np.float64).reshape(count, 2, *grid.shape)
     return LatentDynamics(
         images,
-        times,
+        problem.times,
         moved if start is None else moved + start,
-        spread.astype(np.float64),
+        (reach * spread[:2]).astype(np.float64),
         nets,
         sizes,
         seed,
         grid,
         start,
-        yardstick,
+        problem.yardstick,
         log,
+        source=None if source is None else source + found[2 * count :],
+        diffusivity=0.0 if nets.diffusivity is None else float(nets.diffusivity.detach()),
+        noise=problem.noise,
     )
 
 
-def _smoothed(motion: Float, blur: float, periodic_x: bool) -> NDArray[np.float64]:
-    along_x: Literal["wrap", "nearest"] = "wrap" if periodic_x else "nearest"
-    rows = gaussian_filter1d(motion.astype(np.float64), blur, axis=-2, mode="nearest")
-    return np.asarray(gaussian_filter1d(rows, blur, axis=-1, mode=along_x))
+def _extras(problem: _Problem, standard: Float) -> tuple[Float | None, float]:
+    """Source (latent, ny, nx) and diffusivity to begin with, as the operator has them."""
+    kind = problem.settings.operator
+    shape = (problem.degree + 1, 2, *problem.grid.shape)
+    motion = np.zeros(shape) if problem.start is None else problem.start
+    wrap = problem.grid.periodic_x
+    if kind == "advection-diffusion":
+        return None, first_diffusivity(standard, problem.shares, motion, periodic_x=wrap)
+    if kind == "advection":
+        return None, 0.0
+    source = np.zeros((max(problem.settings.latent, 1), *problem.grid.shape))
+    if problem.settings.residual:  # else the latent state is in no known units
+        source[0] = first_source(standard, problem.shares, motion, periodic_x=wrap)
+    return source, 0.0
 
 
-def _fitting(settings: dict[str, Any], grid: Cells) -> dict[str, Any]:
-    """Choose a window that fits the grid; what was asked for is not changed."""
-    from xr_spde.nets.latent_training import LatentSettings
-
-    depth = settings.get("depth", LatentSettings.depth)
-    unit = 2**depth if isinstance(depth, int) and 0 < depth < 16 else 1
-    most = min(grid.shape) // unit * unit
-    if "patch" in settings or most >= LatentSettings.patch:
-        if settings.get("patch", 0) > min(grid.shape):
-            raise ParameterError(
-                f"patch={settings['patch']} on a grid of {grid.shape}; give at most {most}"
-            )
-        return settings
-    if most < 2 * unit:
-        raise ParameterError(
-            f"images of {grid.shape} with depth={depth}; give a smaller depth or larger images"
-        )
-    LOGGER.info("windows of %d cells, as the images are small", most)
-    return {**settings, "patch": most}
-
-
-def check_frames(frames: ArrayLike, times: ArrayLike | None) -> tuple[Float, NDArray[np.float64]]:
-    """Images and times that can be used.
-
-    Parameters
-    ----------
-    frames : array_like (n, ny, nx)
-        Images.
-    times : array_like (n,), optional
-        By default 0, 1, 2 ...
-
-    Returns
-    -------
-    frames : ndarray (n, ny, nx)
-        Floating.
-    times : ndarray (n,)
-
-    Raises
-    ------
-    ParameterError
-        One image, other shapes, images without data or constant, times that do not increase.
-    """
-    images = np.asarray(frames)
-    if images.ndim != 3 or len(images) < 2:
-        raise ParameterError(
-            f"frames of shape {images.shape}; expected two or more images (n, ny, nx)"
-        )
-    for u0, u1 in pairwise(images):
-        check_pair(u0, u1)
-    if images.dtype.kind != "f":
-        images = images.astype(np.float64)
-    when = np.arange(len(images), dtype=np.float64)
-    if times is not None:
-        when = np.asarray(times, dtype=np.float64)
-    if when.shape != (len(images),) or not np.isfinite(when).all() or (np.diff(when) <= 0).any():
-        raise ParameterError(
-            f"times {when.tolist()} for {len(images)} images; expected one each, increasing, none "
-            "twice; sort the images, or drop those at the same time"
-        )
-    return images, when
-
-
-def _degree(degree: int | None, n: int) -> int:
-    if degree is None:
-        return min(n - 2, 2)
-    if not isinstance(degree, int) or not 0 <= degree <= n - 2:
-        raise ParameterError(
-            f"degree={degree!r} with {n} images; expected 0 to {n - 2}: two images tell a steady "
-            "motion only"
-        )
-    return degree
-
-
-def _given(initial: str | Float, degree: int, grid: Cells) -> Float | None:
-    if isinstance(initial, str):
-        if initial not in INITIAL:
-            raise unknown("initial motion", initial, INITIAL)
-        return None
-    start = np.asarray(initial, dtype=np.float64)
-    shape = (degree + 1, 2, *grid.shape)
-    if start.shape == shape[1:]:
-        start = np.concatenate([start[None], np.zeros((degree, *shape[1:]))])
-    if start.shape != shape or not np.isfinite(start).all():
-        raise ParameterError(
-            f"initial of shape {start.shape}; expected finite values {shape[1:]} or {shape}"
-        )
-    return start
-
-
-def _classical(
-    images: Float, shares: NDArray[np.float64], grid: Cells, degree: int
-) -> NDArray[np.float64]:
-    """Coefficients in time of the motions between neighbouring images, by least squares."""
-    lengths = np.diff(shares)
-    motions = [
-        fit_motion(u0, u1, grid).velocity / length
-        for u0, u1, length in zip(images[:-1], images[1:], lengths, strict=True)
-    ]
-    middles = 0.5 * (shares[:-1] + shares[1:])
-    basis = np.polynomial.legendre.legvander(2 * middles - 1, degree)
-    stacked = np.stack(motions).astype(np.float64)
-    found = np.linalg.lstsq(basis, stacked.reshape(len(stacked), -1), rcond=None)[0]
-    return np.asarray(found).reshape(degree + 1, *stacked.shape[1:])
+def _best(problem: _Problem, levels: int, seed: int, restarts: int) -> LatentDynamics:
+    """Fit with several seeds and keep what reaches the end images best."""
+    seeds = [int(member_generator(seed, k).integers(2**63)) for k in range(1, restarts)]
+    best = _fitted(problem, levels, seed)
+    if restarts == 1:
+        return best
+    found, velocities = {seed: end_residual(best)}, [best.velocity[0]]
+    for one in seeds:
+        model = _fitted(problem, levels, one)
+        found[one] = end_residual(model)
+        velocities.append(model.velocity[0])
+        if found[one] == min(found.values()):
+            best = model
+    LOGGER.info("end residuals of %d restarts: %s", restarts, found)
+    return replace(best, residuals=found, ensemble=np.std(velocities, axis=0, ddof=1))

@@ -223,14 +223,14 @@ def latent_motion(frames: ImageSequence, model: LatentDynamics) -> dict[str, xr.
     -------
     dict of DataArray
         ``q`` (interval, component, y, x) in cells per interval, and ``u_spread``, ``v_spread``
-        (y, x) in metres per unit of time, the disagreement of the windows.
+        (y, x) in metres per unit of time, the disagreement of windows and restarts.
     """
     check_model(frames, model)
     grid, numbers = frames.grid, frames.time.numbers
     space = (grid.y_dim, grid.x_dim)
     middle = 0.5 * (numbers[1:] + numbers[:-1])
     q = np.stack([model.motion_at(t) * d for t, d in zip(middle, frames.lengths, strict=True)])
-    spread = frames.cells.to_metres(model.spread, seconds=model.span)
+    spread = frames.cells.to_metres(model.uncertainty, seconds=model.span)
     labels = {d: frames.data.coords[d] for d in space if d in frames.data.coords}
     parts = {
         f"{name}_spread": xr.DataArray(grid.from_canonical(part), labels, space)

@@ -15,12 +15,12 @@ from xr_spde.latent.windows import settings_from
 
 __all__ = ["load_dynamics", "save_dynamics"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the format that is written; older ones are read too."""
 
 _KIND = "latent dynamics"
 _ARRAYS = ("frames", "times", "velocity", "spread")
-_OPTIONAL = ("initial", "classical")
+_OPTIONAL = ("initial", "classical", "source", "ensemble")
 
 
 def save_dynamics(model: LatentDynamics, path: str | os.PathLike[str]) -> None:
@@ -51,6 +51,9 @@ def save_dynamics(model: LatentDynamics, path: str | os.PathLike[str]) -> None:
         "seed": model.seed,
         "periodic_x": model.cells.periodic_x,
         "log": list(model.log),
+        "diffusivity": model.diffusivity,
+        "noise": model.noise,
+        "residuals": {str(seed): mark for seed, mark in model.residuals.items()},
     }
     known = {name: np.asarray(a) for name, a in arrays.items() if a is not None}
     write_tensors(path, {**tensors, **known}, description)
@@ -103,5 +106,10 @@ def load_dynamics(path: str | os.PathLike[str]) -> LatentDynamics:
         cells=cells,
         initial=arrays.get("initial"),
         classical=arrays.get("classical"),
+        source=arrays.get("source"),
+        ensemble=arrays.get("ensemble"),
+        diffusivity=float(description.get("diffusivity", 0.0)),
+        noise=float(description.get("noise", 0.0)),
+        residuals={int(k): float(v) for k, v in description.get("residuals", {}).items()},
         log={name: arrays[f"log.{name}"] for name in description["log"]},
     )

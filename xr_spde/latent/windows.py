@@ -13,7 +13,7 @@ from xr_spde.fields.sampling import fill_nearest
 from xr_spde.latent.patches import Patches
 
 if TYPE_CHECKING:
-    from xr_spde.nets.latent_training import LatentSettings
+    from xr_spde.nets.latent_settings import LatentSettings
 
 __all__ = ["closed", "in_windows", "prepared", "seam_rim", "settings_from", "standardisation"]
 
@@ -139,7 +139,7 @@ def settings_from(given: Mapping[str, Any]) -> LatentSettings:
     ParameterError
         For names that do not exist.
     """
-    from xr_spde.nets.latent_training import LatentSettings
+    from xr_spde.nets.latent_settings import LatentSettings
 
     names = list(LatentSettings.__dataclass_fields__)
     if strange := sorted(set(given) - set(names)):

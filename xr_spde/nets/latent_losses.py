@@ -12,12 +12,15 @@ stays in the window and meets no gap (each mean is over its m):
     L_c &= \langle |\Psi_1 p_0 - p_1|^2 \rangle + \langle \rho(D \Psi_{-1} p_1 - u_0) \rangle, \\
     L_h &= \langle |\Psi_{1/2} p_0 - \Psi_{-1/2} p_1|^2 \rangle, \qquad
     L_r = \tfrac12 \sum_k \langle |p_k - u_k|^2 \rangle
-          + \tfrac14 \sum_p \langle |D p - p|^2 \rangle,
+          + \tfrac14 \sum_p \langle |D p - p|^2 \rangle, \qquad
+    L_s = \langle |s|^2 + |\nabla s|^2 \rangle,
 
 where :math:`q_0` is a motion that was given, and :math:`\rho(e) = e^2`, or for large e linear with
 ``robust``. The first four are those of the source; :math:`L_c` and :math:`L_h` tie the middle down,
 which the others leave free, and :math:`L_r`, of residual networks only, keeps the model what it
-began as, advection of the image, except where that fails.
+began as, advection of the image, except where that fails. :math:`L_s` weighs a source s of the
+latent state where there is one. With diffusion whatever is compared is first brought to the
+smoother of both ends.
 
 References
 ----------
@@ -27,7 +30,7 @@ spaces. arXiv 2310.09495.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,7 +42,16 @@ from xr_spde.nets.latent_unet import LatentNets
 
 __all__ = ["SMOOTHNESS", "TERMS", "Transport", "Windows", "loss_terms", "roughness"]
 
-TERMS = ("dynamics", "autoencoding", "magnitude", "smoothness", "consistency", "half", "departure")
+TERMS = (
+    "dynamics",
+    "autoencoding",
+    "magnitude",
+    "smoothness",
+    "consistency",
+    "half",
+    "departure",
+    "source",
+)
 """Names of the terms, in the order of the log."""
 
 SMOOTHNESS = ("gradient", "hessian", "tv")
@@ -60,10 +72,14 @@ class Transport:
         `xr_spde.fields.unsteady.trace`.
     sample : callable
         ``sample(field, y, x, kernel=...)``; see `xr_spde.fields.sampling.sample`.
+    grown, levelled : callable
+        Sources and diffusion on the way; see `xr_spde.fields.unsteady`.
     """
 
     trace: Callable[..., tuple[Tensor, Tensor]]
     sample: Callable[..., Tensor]
+    grown: Callable[..., Tensor]
+    levelled: Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,8 @@ class Windows:
         The motion that was given, or zero.
     interval : (float, float)
         Times of both ends as shares of the whole span.
+    source : Tensor (b, latent, ny, nx), optional
+        Of the latent state, per span; see `xr_spde.fields.unsteady`.
     """
 
     first: Tensor
@@ -91,6 +109,7 @@ class Windows:
     velocity: Tensor
     initial: Tensor
     interval: tuple[float, float]
+    source: Tensor | None = None
 
 
 def loss_terms(
@@ -128,26 +147,24 @@ def loss_terms(
     images = torch.cat((windows.first, windows.last))
     masks = (windows.known_first, windows.known_last)
     states = nets.encode(images, torch.cat(masks)).chunk(2)
-    trace = transport.trace
-    carry = partial(
-        _carried, sample=transport.sample, gaps=bool(nets.options["gaps"]), kernel=kernel
-    )
-    s0, s1 = windows.interval
-    middle = 0.5 * (s0 + s1)
-    q = windows.velocity
-    steady = q.shape[1] == 1
-
-    halves = [trace(q, middle, end) for end in (s0, s1)]
-    if steady:  # the other half of a steady path is the same again
-        wholes = [trace(q, middle, end, start=h) for end, h in zip((s0, s1), halves, strict=True)]
-    else:
-        wholes = [trace(q, s1, s0), trace(q, s0, s1)]
+    gaps = bool(nets.options["gaps"])
+    carry = partial(_carried, sample=transport.sample, gaps=gaps, kernel=kernel)
+    level = partial(_levelled, nets, windows.interval, transport)
+    halves, wholes = _paths(windows, transport)
     met, seen_half = zip(*map(carry, states, masks, halves), strict=True)
     carried, seen = zip(*map(carry, states, masks, wholes), strict=True)
+    if windows.source is not None:
+        s0, s1 = windows.interval
+        middle = 0.5 * (s0 + s1)
+        grow = partial(_grown, windows, transport.grown)
+        met = grow(met, (middle, middle), (s0, s1))
+        carried = grow(carried, (s1, s0), (s0, s1))
+    met, carried = level(met), level(carried)
 
     transported = torch.cat((*states, *carried))
     decoded = nets.decode(transported).chunk(4)
-    goals = (windows.last, windows.first)
+    goals = level((windows.first, windows.last))[::-1]
+    arrived = level(states)[::-1]
     seen_goals = [s * m for s, m in zip(seen, reversed(masks), strict=True)]
     there, back = (
         _mean(_penalty(d - u, robust), m)
@@ -155,18 +172,74 @@ def loss_terms(
     )
     own = [
         _mean(_penalty(d - u, robust), m)
-        for d, u, m in zip(decoded[:2], reversed(goals), masks, strict=True)
+        for d, u, m in zip(decoded[:2], images.chunk(2), masks, strict=True)
     ]
+    q = windows.velocity
     off = q - windows.initial
     return {
         "dynamics": there,
         "autoencoding": 0.5 * (own[0] + own[1]),
         "magnitude": off.square().sum(dim=2).mean(),
         "smoothness": roughness(q, smoothness),
-        "consistency": _mean((carried[0] - states[1]).square(), seen_goals[0]) + back,
+        "consistency": _mean((carried[0] - arrived[0]).square(), seen_goals[0]) + back,
         "half": _mean((met[0] - met[1]).square(), seen_half[0] * seen_half[1]),
         "departure": _departure(nets, images, transported, torch.cat(decoded)),
+        "source": _strength(windows),
     }
+
+
+def _paths(
+    windows: Windows, transport: Transport
+) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+    """Where parcels in the middle are at both ends, and those at either end at the other one."""
+    trace, q = transport.trace, windows.velocity
+    s0, s1 = windows.interval
+    middle = 0.5 * (s0 + s1)
+    halves = [trace(q, middle, end) for end in (s0, s1)]
+    if q.shape[1] > 1:
+        return halves, [trace(q, s1, s0), trace(q, s0, s1)]
+    # the other half of a steady path is the same again
+    pairs = zip((s0, s1), halves, strict=True)
+    return halves, [trace(q, middle, end, start=half) for end, half in pairs]
+
+
+def _grown(
+    windows: Windows,
+    grown: Callable[..., Tensor],
+    values: Sequence[Tensor],
+    at: tuple[float, float],
+    since: tuple[float, float],
+) -> tuple[Tensor, ...]:
+    """Carried states with what the source has added."""
+    return tuple(
+        grown(v, windows.source, windows.velocity, t, t0)
+        for v, t, t0 in zip(values, at, since, strict=True)
+    )
+
+
+def _levelled(
+    nets: LatentNets,
+    interval: tuple[float, float],
+    transport: Transport,
+    values: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Values that come from the first and the last image, both as smooth as the smoother one."""
+    kappa = nets.diffusivity
+    if kappa is None:
+        return tuple(values)
+    ends = zip(interval, interval[::-1], strict=True)
+    return tuple(
+        transport.levelled(v, kappa, own, other)
+        for v, (own, other) in zip(values, ends, strict=True)
+    )
+
+
+def _strength(windows: Windows) -> Tensor:
+    """Mean square of the source and of its differences."""
+    if windows.source is None:
+        return windows.velocity.new_zeros(())
+    s = windows.source
+    return s.square().mean() + s.diff(dim=-1).square().mean() + s.diff(dim=-2).square().mean()
 
 
 def _carried(

@@ -4,155 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xr_spde._core.errors import ParameterError, SolverError, unknown
+from xr_spde._core.errors import SolverError
 from xr_spde._core.progress import track
 from xr_spde.nets.inference import single_thread
-from xr_spde.nets.latent_losses import SMOOTHNESS, TERMS, Transport, Windows, loss_terms
+from xr_spde.nets.latent_losses import TERMS, Transport, Windows, loss_terms
+from xr_spde.nets.latent_settings import LatentSettings
 from xr_spde.nets.latent_unet import LatentNets
 
 __all__ = ["LatentSettings", "apply_nets", "build_latent", "fit_latent"]
 
 Real = NDArray[np.float32]
-
-SCHEDULES = ("one-cycle", "geometric")
-
-
-@dataclass(frozen=True)
-class LatentSettings:
-    """Sizes, weights and optimisation of latent dynamics.
-
-    Attributes
-    ----------
-    width, depth, latent, residual
-        Of the networks; see `xr_spde.nets.latent_unet`.
-    patch : int
-        Rows and columns of a window, a multiple of ``2**depth``.
-    stride : int, optional
-        Cells from one window to the next where the networks are applied; by default a quarter of
-        `patch`.
-    batch : int
-        Windows of a step, at random places.
-    iterations : int
-        Steps of Adam.
-    rate : float
-        Largest learning rate.
-    schedule : {"one-cycle", "geometric"}
-        The rate rises over the first 0.3 of the steps and falls to zero, both as a half cosine; or
-        it is multiplied by `decay` at each step.
-    decay : float
-        Of the geometric schedule.
-    lam_ae, lam_mag, lam_sm, lam_c, lam_h, lam_r : float
-        Weights of the terms of the loss beside the first; see `xr_spde.nets.latent_losses`. For
-        images standardised together and motion in cells.
-    kernel : {"cubic", "monotone", "linear"}
-        With which latent states are sampled in the fit.
-    robust : float, optional
-        Mismatch in standard deviations from which it counts linearly.
-    smoothness : {"gradient", "hessian", "tv"}
-        Which roughness of the motion `lam_sm` weighs.
-    reach : float, optional
-        Largest change of a component of the motion from the given one, in cells per interval; by
-        default a quarter of `patch`, or 3 where a motion was given.
-    sees : {"first", "all"}
-        Images from which the motion is extracted.
-    clip : float
-        Largest norm of the gradient.
-
-    Raises
-    ------
-    ParameterError
-        For values that cannot be used.
-    UnknownNameError
-        For another name of a schedule, smoothness or what is seen.
-    """
-
-    width: int = 8
-    depth: int = 3
-    latent: int = 1
-    residual: bool = True
-    patch: int = 64
-    stride: int | None = None
-    batch: int = 4
-    iterations: int = 250
-    rate: float = 2e-3
-    schedule: Literal["one-cycle", "geometric"] = "one-cycle"
-    decay: float = 0.99
-    lam_ae: float = 1.0
-    lam_mag: float = 1e-4
-    lam_sm: float = 1e-2
-    lam_c: float = 1.0
-    lam_h: float = 0.5
-    lam_r: float = 0.3
-    kernel: str = "cubic"
-    robust: float | None = None
-    smoothness: str = "gradient"
-    reach: float | None = None
-    sees: Literal["first", "all"] = "first"
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        names = (
-            ("schedule", SCHEDULES),
-            ("smoothness", SMOOTHNESS),
-            ("sees", ("first", "all")),
-        )
-        for name, known in names:
-            if getattr(self, name) not in known:
-                raise unknown(name, getattr(self, name), known)
-        for name in ("patch", "batch", "iterations", "stride"):
-            count = getattr(self, name)
-            if count is not None and (not isinstance(count, int) or count < 1):
-                raise ParameterError(f"{name}={count!r}; expected a whole number of at least 1")
-        if self.patch % 2**self.depth or self.patch < 2 ** (self.depth + 1):
-            raise ParameterError(
-                f"patch={self.patch} with depth={self.depth}; expected a multiple of "
-                f"{2**self.depth}, at least {2 ** (self.depth + 1)}"
-            )
-        if (self.stride or 1) > self.patch:
-            raise ParameterError(
-                f"stride={self.stride} is above patch={self.patch}; gaps would stay"
-            )
-        for name in ("lam_ae", "lam_mag", "lam_sm", "lam_c", "lam_h", "lam_r"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ParameterError(
-                    f"{name}={getattr(self, name)!r}; expected a weight of 0 or more"
-                )
-        for name in ("rate", "decay", "clip", "reach", "robust"):
-            size = getattr(self, name)
-            if size is not None and not 0 < size < math.inf:
-                raise ParameterError(f"{name}={size!r}; expected a number above 0")
-
-    @property
-    def step(self) -> int:
-        """Cells from one window to the next."""
-        return self.stride or max(self.patch // 4, 1)
-
-    def factor(self, iteration: int) -> float:
-        """Learning rate at a step over the largest."""
-        if self.schedule == "geometric":
-            return self.decay**iteration
-        peak = 0.3 * self.iterations
-        if iteration < peak:
-            return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * iteration / peak))
-        done = (iteration - peak) / max(self.iterations - peak, 1)
-        return 0.5 * (1 + math.cos(math.pi * done))
-
-    def weights(self) -> dict[str, float]:
-        """Weights of the terms by name."""
-        values = (1.0, self.lam_ae, self.lam_mag, self.lam_sm, self.lam_c, self.lam_h, self.lam_r)
-        return dict(zip(TERMS, values, strict=True))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
-        return asdict(self)
 
 
 def build_latent(options: Mapping[str, Any]) -> LatentNets:
@@ -186,6 +54,9 @@ def fit_latent(
     *,
     degree: int = 0,
     initial: Real | None = None,
+    source: Real | None = None,
+    diffusivity: float = 0.0,
+    begin: LatentNets | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: bool | None = None,
@@ -211,6 +82,13 @@ def fit_latent(
         Of the motion in time.
     initial : ndarray (degree + 1, 2, ny, nx), optional
         Motion to start from, in cells per span.
+    source : ndarray (latent, ny, nx), optional
+        Source to start from, per span; with it the latent state has one.
+    diffusivity : float
+        To start from, in squares of a cell per span; 0 for none.
+    begin : LatentNets, optional
+        Networks to start from, such as of the same images on a coarser grid; networks of other
+        sizes are passed over.
     seed : int
         Of the first weights and of the places of windows.
     device : str
@@ -235,8 +113,14 @@ def fit_latent(
     rng = np.random.default_rng(seed)
     with single_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
-        nets = _laid_out(LatentNets(**_options(frames, known, settings, degree)).to(device))
-        data = _Data(frames, known, times, initial, settings, degree, device)
+        options = _options(frames, known, settings, degree)
+        if source is not None:
+            options |= {"sources": len(source), "fields": options["fields"] + len(source)}
+        nets = LatentNets(**options, diffusivity=diffusivity)
+        if begin is not None:
+            _continued(nets, begin)
+        nets = _laid_out(nets.to(device))
+        data = _Data(frames, known, times, initial, source, settings, degree, device)
         optimizer = torch.optim.Adam(nets.parameters(), lr=settings.rate)
         for iteration in track(range(settings.iterations), label="fit", enabled=progress):
             for group in optimizer.param_groups:
@@ -263,6 +147,17 @@ def fit_latent(
                     f"{settings.rate:g} may help"
                 )
     return nets.cpu().eval(), {n: np.array(v, np.float32) for n, v in log.items()}
+
+
+def _continued(nets: LatentNets, begin: LatentNets) -> None:
+    """Take the weights of other networks, where they have the same sizes."""
+    differ = {"diffusivity"}
+    if any(nets.options[k] != v for k, v in begin.options.items() if k not in differ):
+        return  # gaps may be too small for a coarser grid
+    weights = begin.state_dict()
+    weights.pop("log_diffusion", None)  # it is in squares of other cells
+    nets.load_state_dict(weights, strict=False)
+    nets.extractor.begin_at_zero()  # what it found is in the motion to start from
 
 
 def _options(frames: Real, known: Real, settings: LatentSettings, degree: int) -> dict[str, Any]:
@@ -307,6 +202,7 @@ class _Data:
         known: Real,
         times: NDArray[np.float64],
         initial: Real | None,
+        source: Real | None,
         settings: LatentSettings,
         degree: int,
         device: str,
@@ -318,6 +214,7 @@ class _Data:
         self.frames, self.known = put(frames), put(known)
         start = np.zeros((degree + 1, 2, ny, nx), np.float32) if initial is None else initial
         self.initial = put(start)
+        self.source = None if source is None else put(source)
         self.times = [float(t) for t in times]
         self.patch, self.batch = settings.patch, settings.batch
         self.seen = slice(0, 1) if settings.sees == "first" else slice(None)
@@ -334,8 +231,8 @@ class _Data:
             return torch.stack([fields[..., r : r + size, c : c + size] for r, c in corners])
 
         images, masks, initial = cut(self.frames), cut(self.known), cut(self.initial)
-        fields = nets.extract(images[:, self.seen], masks[:, self.seen])
-        change = self.reach * torch.tanh(fields).unflatten(1, initial.shape[1:3])
+        fields, added = nets.parts(images[:, self.seen], masks[:, self.seen])
+        change = self.reach * fields.unflatten(1, initial.shape[1:3])
         return Windows(
             images[:, k],
             images[:, k + 1],
@@ -344,6 +241,7 @@ class _Data:
             initial + change,
             initial,
             (self.times[k], self.times[k + 1]),
+            None if self.source is None else cut(self.source) + added,
         )
 
 
@@ -365,7 +263,7 @@ def apply_nets(nets: LatentNets, part: str, fields: Real, known: Real | None = N
     Returns
     -------
     ndarray (b, ..., ny, nx)
-        Of "extract" the tangent is taken: between -1 and 1.
+        Of "extract" the motion is between -1 and 1, and sources follow it.
     """
     device = next(nets.parameters()).device
 
@@ -378,4 +276,4 @@ def apply_nets(nets: LatentNets, part: str, fields: Real, known: Real | None = N
         mask = put(np.ones_like(fields) if known is None else known)
         if part == "encode":
             return np.asarray(nets.encode(put(fields), mask).cpu())
-        return np.asarray(torch.tanh(nets.extract(put(fields), mask)).cpu())
+        return np.asarray(torch.cat(nets.parts(put(fields), mask), dim=1).cpu())

@@ -14,6 +14,7 @@ from xr_spde.nets.blocks import check_sizes
 __all__ = ["LatentNets", "SmallUNet"]
 
 _GROUPS = 4
+_DIFFUSION_GAIN = 20.0
 
 
 class _Convolutions(nn.Module):
@@ -112,11 +113,18 @@ class LatentNets(nn.Module):
         See :class:`SmallUNet`.
     residual : bool
         As said above.
+    sources : int
+        How many of the fields are sources of the latent state: 0, or as many as it has channels.
+    diffusivity : float
+        Where the search for that of the latent state begins, in squares of a cell per span, below
+        zero if images sharpen with time; 0 for a state that does not diffuse.
 
     Attributes
     ----------
     options : dict
         Arguments from which the networks can be built again.
+    diffusivity : Tensor () or None
+        Of the latent state, always of the sign it began with.
 
     Raises
     ------
@@ -137,6 +145,8 @@ class LatentNets(nn.Module):
         width: int = 8,
         depth: int = 3,
         residual: bool = True,
+        sources: int = 0,
+        diffusivity: float = 0.0,
     ) -> None:
         super().__init__()
         check_sizes(latent=latent, fields=fields, seen=seen)
@@ -154,12 +164,24 @@ class LatentNets(nn.Module):
             "width": width,
             "depth": depth,
             "residual": residual,
+            "sources": sources,
+            "diffusivity": diffusivity,
         }
+        self.log_diffusion = nn.Parameter(torch.zeros(())) if diffusivity else None
         inputs = channels + gaps
         sizes = {"width": width, "depth": depth}
         self.encoder = SmallUNet(inputs, latent, zero=residual, **sizes)
         self.extractor = SmallUNet(seen * inputs, fields, zero=True, **sizes)
         self.decoder = SmallUNet(latent, channels, zero=residual, **sizes)
+
+    @property
+    def diffusivity(self) -> Tensor | None:
+        """Of the latent state; each step of the optimisation may change it by a twentieth or so."""
+        if self.log_diffusion is None:
+            return None
+        return (
+            cast(float, self.options["diffusivity"]) * (_DIFFUSION_GAIN * self.log_diffusion).exp()
+        )
 
     def _with_mask(self, images: Tensor, known: Tensor) -> Tensor:
         return torch.cat((images, known), dim=1) if self.options["gaps"] else images
@@ -176,6 +198,13 @@ class LatentNets(nn.Module):
         """Fields (b, fields, ny, nx), unbounded, of images (b, seen, channels, ny, nx)."""
         parts = [self._with_mask(u, m) for u, m in zip(images.unbind(1), known.unbind(1))]  # noqa: B905
         return cast(Tensor, self.extractor(torch.cat(parts, dim=1)))
+
+    def parts(self, images: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Motion, between -1 and 1, and sources (b, sources, ny, nx), as :meth:`extract` sees."""
+        fields = self.extract(images, known)
+        count = cast(int, self.options["sources"])
+        motion, source = fields.split([fields.shape[1] - count, count], dim=1)
+        return motion.tanh(), source
 
     def decode(self, state: Tensor) -> Tensor:
         """Images (b, channels, ny, nx) of latent states (b, latent, ny, nx)."""
