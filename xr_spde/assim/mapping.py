@@ -27,7 +27,9 @@ __all__ = ["MAPPINGS", "interpolate"]
 MAPPINGS = ("oi", "oi-gaussian")
 """Methods: with the prior of an SPDE, or with a Gaussian covariance."""
 
-_HALO = 3.0
+_HALO = {2: 2.0, 4: 1.5}
+"""Decay times by alpha, after which the correlation of a wide field is 0.05 or less."""
+
 _LEAST_BLOCK = 10
 
 
@@ -95,9 +97,10 @@ def interpolate(
         without later ones.
     block, halo : int or "auto"
         Long series are cut into windows: steps that are kept of a window, and steps before and
-        after that are computed too. "auto": a halo of three decay times of waves as long as the
-        correlation length (``2 lt`` for "oi-gaussian"), a block as long but of ten steps at least,
-        and one window where a series is not much longer than that.
+        after that are computed too. "auto": a halo of two decay times (alpha = 2) or one and a half
+        (alpha = 4), after which the field has forgotten 95 % (``2 lt`` for "oi-gaussian"), a block
+        as long but of ten steps at least, and one window where a series is not much longer than
+        that.
     draws : int, default 100
         Draws behind the standard deviation where the exact one would not fit; 0 for no deviation.
     solver : {"auto", "direct", "pcg"}, default "auto"
@@ -184,8 +187,8 @@ def _plan(given: dict[str, Any], problem: Problem) -> list[Window]:
     steps, halo, block = problem.times.size, given["halo"], given["block"]
     if halo == "auto" and problem.recipe is not None and given["method"] == "oi":
         alpha = int(problem.recipe.settings["alpha"])
-        days = float(problem.maps["decay_time"][~problem.land].mean()) / 2 ** (alpha // 2)
-        halo = int(np.ceil(_HALO * days / problem.step))
+        days = float(problem.maps["decay_time"][~problem.land].mean())
+        halo = int(np.ceil(_HALO[alpha] * days / problem.step))
     elif halo == "auto":
         halo = int(np.ceil(2.0 * given["lt"] / problem.step))
     if block == "auto":

@@ -71,9 +71,9 @@ class PointSeries:
     def select(self, window: Window) -> PointSeries:
         """Keep those that a window may use."""
         last = min(window.last, window.until)
-        return self.keep(np.flatnonzero(
-            (self.position >= window.first - _SLACK) & (self.position <= last + _SLACK)
-        ))  # fmt: skip
+        start = int(np.searchsorted(self.position, window.first - _SLACK))
+        stop = int(np.searchsorted(self.position, last + _SLACK, side="right"))
+        return self.keep(np.arange(start, max(start, stop)))
 
     def arrays(self, window: Window) -> dict[str, Any]:
         """Return what a window reads besides: nothing."""
