@@ -119,8 +119,8 @@ def divergent(t: float, n: int = 128, seed: int = 0, *, rate: float = 0.5) -> Fl
     ndarray (n, n)
     """
     y, x = (place - n / 2 for place in centres(n))
-    width = n / 16 * np.exp(rate * t)
-    return np.exp(-(x**2 + y**2) / 2 / width**2) * (n / 16 / width) ** 2
+    width = n / 24 * np.exp(rate * t)
+    return np.exp(-(x**2 + y**2) / 2 / width**2) * (n / 24 / width) ** 2
 
 
 SCENES: dict[str, Callable[..., Float]] = {

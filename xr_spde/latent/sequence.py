@@ -33,7 +33,7 @@ from xr_spde.fields.sampling import sample
 from xr_spde.fields.unsteady import PER_SPAN, trace, velocity_at
 from xr_spde.latent.motion import Motion, fit_motion
 
-__all__ = ["PATHS", "ChangingMotion", "end_velocities", "fit_sequence"]
+__all__ = ["PATHS", "ChangingMotion", "end_velocities", "fit_sequence", "held_velocities"]
 
 Float = NDArray[np.floating]
 
@@ -156,6 +156,30 @@ def _change(
     wide = np.pad(change, ((0, 0), (0, 0), (rim, rim)), mode="wrap")
     calm = np.stack([median_filter(part, _WINDOW, mode="nearest") for part in wide])
     return calm[..., rim : rim + change.shape[-1]]
+
+
+def held_velocities(motion: Motion, begin: float, end: float) -> list[tuple[Float, float]]:
+    """Velocities, each steady, that together stand for a motion between two times.
+
+    Parameters
+    ----------
+    motion : Motion
+        Steady, or changing.
+    begin, end : float
+        Times as shares of the interval; outside it the velocity stays as it is at its end.
+
+    Returns
+    -------
+    list of (ndarray (2, ny, nx), float)
+        In cells per interval, each with the time over which it holds, from `begin` on; negative
+        where `end` is before `begin`.
+    """
+    if not isinstance(motion, ChangingMotion) or motion.ends is None:
+        return [(motion.velocity, end - begin)]
+    count = max(1, math.ceil(PER_SPAN * abs(end - begin) - 1e-9))
+    h = (end - begin) / count
+    middles = np.clip(begin + h * (np.arange(count) + 0.5), 0, 1)
+    return [(velocity_at(motion.coefficients, float(s)), h) for s in middles]
 
 
 def fit_sequence(
