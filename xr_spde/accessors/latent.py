@@ -5,7 +5,7 @@ Nothing is computed here: each method calls a function of `xr_spde.latent` or `x
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import xarray as xr
@@ -14,6 +14,7 @@ from xr_spde.accessors.latent_figures import LatentFigures
 
 if TYPE_CHECKING:
     from xr_spde._core.rng import Seed
+    from xr_spde.fields.evolution import Operator
     from xr_spde.latent.dynamics import LatentDynamics
 
 __all__ = ["LatentDataArrayAccessor", "LatentDatasetAccessor", "LatentFigures"]
@@ -43,6 +44,8 @@ class LatentAccessor(Generic[Obj]):
         kernel: str = "cubic",
         blend: str = "area",
         path: str = "smooth",
+        operator: str | Operator | Callable[..., Any] = "advection",
+        parameters: Mapping[str, Any] | None = None,
         brightness: str = "auto",
         search: float = 0.25,
         smoothness: float | None = None,
@@ -72,6 +75,10 @@ class LatentAccessor(Generic[Obj]):
             Whether times outside the frames are allowed.
         kernel, blend, path, brightness, search, smoothness
             Of "field".
+        operator : str, Operator or callable
+            What happens on the way: "advection", "conservation", "advection-source" ...
+        parameters : mapping, optional
+            What the operator needs besides the velocity, in m and s.
         uncertainty : bool, default False
             Whether to add ``disagreement`` and ``seen``.
         calibration : Dataset, optional
@@ -103,6 +110,8 @@ class LatentAccessor(Generic[Obj]):
             kernel=kernel,
             blend=blend,
             path=path,
+            operator=operator,
+            parameters=parameters,
             brightness=brightness,
             search=search,
             smoothness=smoothness,

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import ParameterError, unknown
 from xr_spde._core.provenance import provenance
 from xr_spde._core.rng import resolve_seed
-from xr_spde.fields.cells import Cells
+from xr_spde.fields.evolution import Operator
+from xr_spde.fields.transport import operator as known_operator
 from xr_spde.labels.arrays import array_of
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.grid import Grid
-from xr_spde.labels.lazy import Output, apply_core, is_lazy
+from xr_spde.labels.lazy import Output, apply_core
 from xr_spde.latent.baselines import BASELINES, baseline
-from xr_spde.latent.frames import frame_between
+from xr_spde.latent.carrying import carried_frames, described, follows_values
 from xr_spde.latent.intervals import check_calibration, frame_errors
 from xr_spde.latent.labelled_model import latent_frames
-from xr_spde.latent.paths import BOUND, check_path, fits_along, given_motion
-from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
-from xr_spde.latent.sequence import ChangingMotion
+from xr_spde.latent.paths import check_path
+from xr_spde.latent.reading import ImageSequence
 
 if TYPE_CHECKING:
     from xr_spde._core.rng import Seed
@@ -53,6 +53,8 @@ def interpolate(
     kernel: str = "cubic",
     blend: str = "area",
     path: str = "smooth",
+    operator: str | Operator | Callable[..., Any] = "advection",
+    parameters: Mapping[str, Any] | None = None,
     brightness: str = "auto",
     search: float = 0.25,
     smoothness: float | None = None,
@@ -92,6 +94,15 @@ def interpolate(
     path : {"smooth", "steady"}
         Of "field": whether velocities change smoothly from pair to pair, or each pair has a steady
         one of its own; see `xr_spde.latent.sequence`.
+    operator : str, Operator or callable
+        What happens on the way, between the frames and beyond them. Of "field": a name of
+        `xr_spde.fields.transport.OPERATORS` ("conservation" keeps amounts, "advection-source" lets
+        them grow or fade, "advection-diffusion" smooths ...), an object with its interface, or a
+        function (state, params, tau, cells); see `xr_spde.latent.operators`. Where values do not
+        stay as they are, the fit follows patterns (brightness "varying"). Of "latent": a setting.
+    parameters : mapping, optional
+        What the operator needs besides the velocity, numbers or DataArrays (y, x) in m and s, such
+        as ``{"diffusivity": 50.0}`` (m2 s-1).
     brightness, search, smoothness
         Of "field"; see `xr_spde.latent.motion.fit_motion`.
     uncertainty : bool, default False
@@ -141,23 +152,29 @@ def interpolate(
     """
     if method not in METHODS and method not in BASELINES:
         raise unknown("method", method, dict.fromkeys((*METHODS, *BASELINES)))
-    _check_arguments(method, motion, model, path, extrapolate, uncertainty, settings)
+    other = operator != "advection"
+    if method == "latent" and other:
+        settings = {"operator": operator, **settings}
+    chosen = {
+        "path": path != "smooth",
+        "operator": other and method != "latent",
+        "parameters": parameters is not None,
+    }
+    _check_arguments(method, motion, model, chosen, extrapolate, uncertainty, settings)
     check_path(path, motion=motion)
     if calibration is not None:
         if not uncertainty:
             raise ParameterError("calibration= means nothing without uncertainty=True; add it")
         check_calibration(calibration, level, method)
+    fit = {"brightness": brightness, "search": search, "smoothness": smoothness}
+    how = {"kernel": kernel, "blend": blend}
     one = partial(
         _interpolated,
         time=time,
         method=method,
         given=motion if method == "field" else model,
         extrapolate=extrapolate,
-        frame=partial(_field_frame, kernel=kernel, blend=blend),
-        fitting={
-            "settings": {"brightness": brightness, "search": search, "smoothness": smoothness},
-            "path": path,
-        }
+        plan=_field_plan(fit, path, how, operator, parameters)
         if method == "field"
         else {"seed": resolve_seed(seed), **settings},
         uncertainty=uncertainty,
@@ -167,6 +184,23 @@ def interpolate(
     if isinstance(obj, xr.DataArray):
         return one(obj)
     return _each_variable(obj, one, uncertainty, model, dim=dim, x=x, y=y)
+
+
+def _field_plan(
+    fit: Mapping[str, Any],
+    path: str,
+    how: Mapping[str, str],
+    operator: str | Operator | Callable[..., Any],
+    parameters: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Collect the settings of `carried_frames`."""
+    which = known_operator(operator)
+    settings = dict(fit)
+    if settings["brightness"] == "auto" and not follows_values(which):
+        settings["brightness"] = "varying"
+    fitting = {"settings": settings, "path": path}
+    given = dict(parameters or {})
+    return {"fitting": fitting, "how": how, "operator": which, "parameters": given}
 
 
 def _each_variable(
@@ -205,8 +239,7 @@ def _interpolated(
     method: str,
     given: Any,
     extrapolate: bool,
-    frame: Callable[..., Any],
-    fitting: dict[str, Any],
+    plan: Mapping[str, Any],
     uncertainty: bool,
     calibration: tuple[xr.Dataset, float] | None,
     axes: Mapping[str, str | None],
@@ -216,14 +249,15 @@ def _interpolated(
     when, numbers = frames.time.read(time)
     which, tau = _places(frames, numbers, when, extrapolate)
     if method == "field":
-        made = _carried(frames, which, tau, frame, given, fitting)
+        made = carried_frames(frames, which, tau, motion=given, **plan)
     elif method == "latent":
-        made = latent_frames(frames, np.atleast_1d(numbers), given, **fitting)
+        made = latent_frames(frames, np.atleast_1d(numbers), given, **plan)
     else:
         made = _blended(frames, which, tau, method)
     if calibration is not None:
         made = {**made, **frame_errors(frames, which, tau, made, *calibration)}
-    how = provenance("interpolate", interpolation=method)
+    told = {} if method != "field" else {"operator": described(plan["operator"])}
+    how = provenance("interpolate", interpolation=method, **told)
     results = {name: _labelled(part, da, when, frames.time.dim) for name, part in made.items()}
     image = results["image"].assign_attrs({**da.attrs, **how}).rename(da.name)
     if not uncertainty:
@@ -253,7 +287,7 @@ def _check_arguments(
     method: str,
     motion: xr.Dataset | None,
     model: Any,
-    path: str,
+    chosen: Mapping[str, bool],
     extrapolate: bool,
     uncertainty: bool,
     settings: Mapping[str, Any],
@@ -262,7 +296,7 @@ def _check_arguments(
     wrong = {
         "motion": motion is not None and method != "field",
         "model": model is not None and method != "latent",
-        "path": path != "smooth" and method != "field",
+        **{name: told and method != "field" for name, told in chosen.items()},
         "extrapolate": extrapolate and method not in ("field", "latent"),
         "uncertainty": uncertainty and method not in ("field", "latent"),
         **dict.fromkeys(settings, method != "latent"),
@@ -291,71 +325,6 @@ def _places(
     which = np.clip(np.searchsorted(known, asked, side="right") - 1, 0, known.size - 2)
     tau = (asked - known[which]) / frames.lengths[which]
     return which, tau if extrapolate else np.clip(tau, 0.0, 1.0)
-
-
-def _carried(
-    frames: ImageSequence,
-    which: NDArray[np.intp],
-    tau: NDArray[np.float64],
-    frame: Any,
-    motion: xr.Dataset | None,
-    fitting: Mapping[str, Any],
-) -> dict[str, xr.DataArray]:
-    """Frames along a motion of each interval."""
-    needed, place = np.unique(which, return_inverse=True)
-    if motion is None:
-        fitted = fits_along(frames, needed, **fitting)
-    else:
-        fitted = {k: q.isel({INTERVAL: needed}) for k, q in given_motion(frames, motion).items()}
-    dim = frames.time.dim
-    first, second = frames.ends(which, dim)
-    space = (frames.grid.y_dim, frames.grid.x_dim)
-    core = {"q": (COMPONENT, *space), "ends": (BOUND, COMPONENT, *space)}
-    core = {name: dims for name, dims in core.items() if name in fitted}
-    moved = []
-    for name, dims in core.items():
-        q = fitted[name].isel({INTERVAL: xr.DataArray(place, dims=dim)})
-        moved.append(q.chunk({d: -1 if d in dims else 1 for d in q.dims}) if is_lazy(q) else q)
-    return apply_core(
-        frame,
-        first,
-        second,
-        xr.DataArray(tau, dims=dim),
-        *moved,
-        core_dims=[space, space, (), *core.values()],
-        output={
-            "image": Output(space, frames.data.dtype),
-            "disagreement": Output(space, frames.data.dtype),
-            "seen": Output(space, np.int8),
-        },
-        kwargs={"grid": frames.grid, "cells": frames.cells},
-    )
-
-
-def _field_frame(
-    u0: NDArray[Any],
-    u1: NDArray[Any],
-    tau: NDArray[np.float64],
-    q: NDArray[Any],
-    ends: NDArray[Any] | None = None,
-    *,
-    grid: Grid,
-    cells: Cells,
-    kernel: str,
-    blend: str,
-) -> dict[str, Any]:
-    motion = ChangingMotion(
-        np.ascontiguousarray(grid.to_canonical(q)),
-        cells,
-        float("nan"),
-        ends=None if ends is None else grid.to_canonical(ends),
-    )
-    first, second = (grid.to_canonical(u) for u in (u0, u1))
-    made = frame_between(
-        first, second, motion, float(tau), kernel=kernel, blend=blend, extrapolate=True
-    )
-    parts = {"image": made.image, "disagreement": made.disagreement, "seen": made.seen}
-    return {name: grid.from_canonical(part) for name, part in parts.items()}
 
 
 def _blended(

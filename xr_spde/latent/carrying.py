@@ -1,0 +1,230 @@
+"""Frames of labelled sequences along the motion of each interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import ParameterError
+from xr_spde.fields.cells import Cells
+from xr_spde.fields.evolution import Operator
+from xr_spde.fields.transport import OPERATORS, Advection, AdvectionSource, Conservation
+from xr_spde.labels.grid import Grid, same_grid
+from xr_spde.labels.lazy import Output, apply_core, is_lazy
+from xr_spde.latent.frames import frame_between
+from xr_spde.latent.operators import check_parameters, frame_by
+from xr_spde.latent.paths import BOUND, fits_along, given_motion
+from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
+from xr_spde.latent.sequence import ChangingMotion
+
+__all__ = ["carried_frames", "described", "fields_of", "follows_values"]
+
+
+def follows_values(which: Operator) -> bool:
+    """Whether values stay as they are along the path, so that a fit may follow them.
+
+    Parameters
+    ----------
+    which : Operator
+        What happens on the way.
+
+    Returns
+    -------
+    bool
+        False of amounts that thin out as they spread, and of growth.
+    """
+    return not isinstance(which, AdvectionSource | Conservation)
+
+
+def described(which: Operator) -> str:
+    """Name of an operator: that of `xr_spde.fields.transport.OPERATORS`, or of its class.
+
+    Parameters
+    ----------
+    which : Operator
+        Any operator.
+
+    Returns
+    -------
+    str
+    """
+    for name, make in OPERATORS.items():
+        if type(make()) is type(which):
+            return name
+    return type(which).__name__
+
+
+def fields_of(
+    which: Operator, given: Mapping[str, Any], grid: Grid
+) -> tuple[dict[str, float], dict[str, xr.DataArray]]:
+    """Sort the parameters of an operator into numbers and fields.
+
+    Parameters
+    ----------
+    which : Operator
+        Whose parameters.
+    given : mapping
+        Numbers, and DataArrays on the grid of the images.
+    grid : Grid
+        That grid.
+
+    Returns
+    -------
+    numbers : dict of float
+    fields : dict of DataArray (..., y, x)
+        One chunk over space where lazy.
+
+    Raises
+    ------
+    ParameterError
+        Missing or strange parameters, or values that are neither.
+    GridError
+        Fields on another grid.
+    """
+    check_parameters(which, given)
+    numbers, fields = {}, {}
+    for name, value in given.items():
+        if isinstance(value, xr.DataArray) and value.ndim:
+            own = Grid.from_object(value, x=grid.x_dim, y=grid.y_dim)
+            same_grid(grid, own, names=("the images", f"parameter {name!r}"))
+            _same_order(own, grid, f"parameter {name!r}")
+            space = {grid.y_dim: -1, grid.x_dim: -1}
+            # labels of the images come back with the result
+            bare = value.drop_vars(list(value.coords))
+            fields[name] = bare.chunk(space) if is_lazy(bare) else bare
+        elif np.ndim(value) == 0 and np.isreal(value) and np.isfinite(value):
+            numbers[name] = float(value)
+        else:
+            raise ParameterError(
+                f"parameter {name!r} is {type(value).__name__}; expected a number, or a DataArray "
+                f"({grid.y_dim}, {grid.x_dim}) on the grid of the images"
+            )
+    return numbers, fields
+
+
+def _same_order(own: Grid, grid: Grid, what: str) -> None:
+    """Refuse cells in another order."""
+    if (own.y_descending, own.x_descending, own.roll) != (
+        grid.y_descending,
+        grid.x_descending,
+        grid.roll,
+    ):
+        raise ParameterError(f"{what} is stored in another direction than the images; sort one")
+
+
+def carried_frames(
+    frames: ImageSequence,
+    which: NDArray[np.intp],
+    tau: NDArray[np.float64],
+    *,
+    motion: xr.Dataset | None,
+    fitting: Mapping[str, Any],
+    how: Mapping[str, Any],
+    operator: Operator,
+    parameters: Mapping[str, Any],
+) -> dict[str, xr.DataArray]:
+    """Make frames along the motion of each interval.
+
+    Parameters
+    ----------
+    frames : ImageSequence
+        The images.
+    which : ndarray of int
+        Interval of each frame.
+    tau : ndarray
+        Its time as a share of the interval.
+    motion : Dataset, optional
+        What `velocity` returned; fitted here where not given.
+    fitting : mapping
+        ``settings`` and ``path`` of `xr_spde.latent.paths.fits_along`.
+    how : mapping
+        ``kernel`` and ``blend`` of `xr_spde.latent.frames.frame_between`, for plain advection.
+    operator : Operator
+        What happens on the way.
+    parameters : mapping
+        Of the operator, see `fields_of`; in seconds where the time axis has a unit.
+
+    Returns
+    -------
+    dict of DataArray (time, ...)
+        ``image``, ``disagreement`` and ``seen``.
+    """
+    numbers, fields = fields_of(operator, parameters, frames.grid)
+    needed, place = np.unique(which, return_inverse=True)
+    if motion is None:
+        fitted = fits_along(frames, needed, **fitting)
+    else:
+        fitted = {k: q.isel({INTERVAL: needed}) for k, q in given_motion(frames, motion).items()}
+    dim = frames.time.dim
+    first, second = frames.ends(which, dim)
+    space = (frames.grid.y_dim, frames.grid.x_dim)
+    core = {"q": (COMPONENT, *space), "ends": (BOUND, COMPONENT, *space)}
+    core = {name: dims for name, dims in core.items() if name in fitted}
+    moved = []
+    for name, dims in core.items():
+        q = fitted[name].isel({INTERVAL: xr.DataArray(place, dims=dim)})
+        moved.append(q.chunk({d: -1 if d in dims else 1 for d in q.dims}) if is_lazy(q) else q)
+    return apply_core(
+        _frame,
+        first,
+        second,
+        xr.DataArray(tau, dims=dim),
+        xr.DataArray(frames.lengths[which], dims=dim),
+        *moved,
+        *fields.values(),
+        core_dims=[space, space, (), (), *core.values(), *[space] * len(fields)],
+        output={
+            "image": Output(space, frames.data.dtype),
+            "disagreement": Output(space, frames.data.dtype),
+            "seen": Output(space, np.int8),
+        },
+        kwargs={
+            "grid": frames.grid,
+            "cells": frames.cells,
+            "names": (*core, *fields),
+            "how": dict(how),
+            "operator": operator,
+            "numbers": numbers,
+        },
+    )
+
+
+def _frame(
+    u0: NDArray[Any],
+    u1: NDArray[Any],
+    tau: NDArray[np.float64],
+    length: NDArray[np.float64],
+    *moved: NDArray[Any],
+    grid: Grid,
+    cells: Cells,
+    names: Sequence[str],
+    how: Mapping[str, str],
+    operator: Operator,
+    numbers: Mapping[str, float],
+) -> dict[str, Any]:
+    """One frame; ``moved`` are the velocity, its ends if any, and fields of the operator."""
+    given = {
+        name: np.ascontiguousarray(grid.to_canonical(part))
+        for name, part in zip(names, moved, strict=True)
+    }
+    q, ends = given.pop("q"), given.pop("ends", None)
+    motion = ChangingMotion(q, cells, float("nan"), ends=ends)
+    first, second = (grid.to_canonical(u) for u in (u0, u1))
+    if operator == Advection():
+        made = frame_between(first, second, motion, float(tau), extrapolate=True, **how)
+    else:
+        made = frame_by(
+            first,
+            second,
+            motion,
+            float(tau),
+            operator,
+            {**numbers, **given},
+            length=float(length),
+        )
+    parts = {"image": made.image, "disagreement": made.disagreement, "seen": made.seen}
+    return {name: grid.from_canonical(part) for name, part in parts.items()}
