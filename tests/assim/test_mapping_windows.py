@@ -125,7 +125,7 @@ def test_iterated_solver_agrees_with_the_exact_one_and_says_so(caplog):
 
 @pytest.mark.parametrize("solver", ["direct", "pcg"])
 def test_conditional_draws_have_the_posterior_covariance(solver):
-    """Along random directions, and between cells and days, against the inverse of dense matrices."""
+    """Along random directions, between cells and days, against the inverse of dense matrices."""
     days, members = 4, 1500
     prior, points = make_prior(12.0, 2), make_points(days)
     found = prior.assim.assimilate(points, obs_error=0.03, times=steps(days), n=members, seed=5,
