@@ -51,6 +51,52 @@ def test_frames_of_a_fit_given_or_new_lazy_or_not(images, model, tmp_path):
     assert set(detailed.data_vars) == {"a", "disagreement", "seen"}
 
 
+def test_frames_of_one_compute_share_one_fit(images, model, monkeypatch):
+    import dask
+
+    from xr_spde.latent import labelled_model
+
+    fits = []
+
+    def counted(stack, *args, **kwargs):
+        if stack.shape != (2, 48, 48):  # dask asks what comes out
+            raise ValueError("no images")
+        fits.append(1)
+        return model
+
+    monkeypatch.setattr(labelled_model, "fit_latent_dynamics", counted)
+    lazy = images.isel(time=[0, 2]).chunk({"time": 1, "y": 20})
+    how = {"method": "latent", "seed": 3, **SHORT}
+    several = lazy.latent.interpolate(images.time[[0, 1]], **how)
+    another = lazy.latent.interpolate(images.time[1], **how)
+    assert not fits
+    assert several.chunksizes["time"] == (1, 1)
+    found = dask.compute(several, another)
+    assert len(fits) == 1
+    np.testing.assert_array_equal(found[0].isel(time=1), found[1])
+    assert found[0].coords.equals(images.isel(time=[0, 1]).coords)
+    stacked = xr.concat([lazy, lazy + 1], "level").chunk({"level": 1})
+    stacked.latent.interpolate(images.time[1], **how).compute()
+    assert len(fits) == 3
+
+
+def test_the_score_card_has_a_row_for_a_model(images, model):
+    pair, middle = images.isel(time=[0, 2]), images.isel(time=1)
+    card = pair.latent.compare(middle, methods=["latent", "linear"], model=model)
+    assert list(card.approach.values) == ["latent", "linear"]
+    assert float(card.rmse.sel(approach="latent")) < 0.3 * float(card.rmse.sel(approach="linear"))
+    frame = pair.latent.interpolate(middle.time, method="latent", model=model)
+    error = float(np.sqrt(((frame - middle) ** 2).mean()))
+    assert float(card.rmse.sel(approach="latent")) == pytest.approx(error)
+    from xr_spde.latent.compare import compare
+
+    whole = (u.values[::-1] for u in (pair[0], pair[1], middle))
+    array = compare(*whole, methods=["latent"], model=model)
+    assert array["latent"].rmse == pytest.approx(error)
+    with pytest.raises(ParameterError, match="not among methods"):
+        pair.latent.compare(middle, methods=["linear"], model=model)
+
+
 def test_states_there_and_back(images, model):
     states = images.latent.encode(model)
     assert states.dims == ("time", "channel", "y", "x")

@@ -195,9 +195,12 @@ class LatentAccessor(Generic[Obj]):
         *,
         methods: Sequence[str] | None = None,
         blend: str = "area",
+        model: LatentDynamics | None = None,
+        seed: Seed = 0,
         dim: str | None = None,
         x: str | None = None,
         y: str | None = None,
+        **settings: Any,
     ) -> xr.Dataset:
         """Score methods on frames that were taken and withheld.
 
@@ -206,11 +209,18 @@ class LatentAccessor(Generic[Obj]):
         truth : DataArray or Dataset
             Images at times between, which are not among the frames.
         methods : sequence of str, optional
-            "field" and names of `xr_spde.latent.baselines.BASELINES`; all by default.
+            "field", "latent" and names of `xr_spde.latent.baselines.BASELINES`; by default all but
+            "latent".
         blend : {"area", "expected"}
             Of "field".
+        model : LatentDynamics, optional
+            Of "latent": what `fit` returned for these frames, instead of a new fit.
+        seed : int, SeedSequence, Generator or None
+            Of "latent".
         dim, x, y : str, optional
             Names of the axes.
+        **settings
+            Of "latent".
 
         Returns
         -------
@@ -221,7 +231,16 @@ class LatentAccessor(Generic[Obj]):
         from xr_spde import latent
 
         return latent.compare_methods(
-            self._obj, truth, methods=methods, blend=blend, dim=dim, x=x, y=y
+            self._obj,
+            truth,
+            methods=methods,
+            blend=blend,
+            model=model,
+            seed=seed,
+            dim=dim,
+            x=x,
+            y=y,
+            **settings,
         )
 
 

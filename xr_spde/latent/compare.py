@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +18,19 @@ from xr_spde.latent.baselines import BASELINES, baseline
 from xr_spde.latent.frames import frame_between
 from xr_spde.latent.motion import Motion, fit_motion
 
-__all__ = ["Score", "ScoreCard", "compare", "displacement_of", "endpoint_error", "rmse", "ssim"]
+if TYPE_CHECKING:
+    from xr_spde.latent.dynamics import LatentDynamics
+
+__all__ = [
+    "Score",
+    "ScoreCard",
+    "compare",
+    "displacement_of",
+    "endpoint_error",
+    "rmse",
+    "score_of",
+    "ssim",
+]
 
 Float = NDArray[np.float64]
 
@@ -192,6 +205,7 @@ def compare(
     displacement: ArrayLike | None = None,
     cells: Cells | None = None,
     motion: Motion | None = None,
+    model: LatentDynamics | None = None,
     blend: str = "area",
 ) -> ScoreCard:
     """Score methods on a pair whose frame at one time is known.
@@ -205,15 +219,18 @@ def compare(
     tau : float
         Time of the truth, 0 to 1.
     methods : sequence of str
-        ``"field"`` (:func:`xr_spde.latent.motion.fit_motion`) and names of
+        ``"field"`` (:func:`xr_spde.latent.motion.fit_motion`), ``"latent"``
+        (:func:`xr_spde.latent.fit.fit_latent_dynamics`, a minute or more) and names of
         :data:`xr_spde.latent.baselines.BASELINES`. One whose library is absent is passed over with
         a note.
     displacement : array_like (2, ny, nx), optional
         True motion of u0 until u1 for endpoint errors.
     cells : Cells, optional
-        The grid of "field".
+        The grid of "field" and "latent".
     motion : Motion, optional
         A motion that was fitted before, for "field".
+    model : LatentDynamics, optional
+        A model of this pair that was fitted before, for "latent".
     blend : {"area", "expected"}
         Of "field"; see :func:`xr_spde.latent.frames.frame_between`.
 
@@ -247,24 +264,58 @@ def compare(
                 fitted = fit_motion(u0, u1, cells) if motion is None else motion
                 frame: Float = np.asarray(frame_between(u0, u1, fitted, tau, blend=blend).image)
                 moved: Float | None = displacement_of(fitted)
+            elif method == "latent":
+                frame, moved = _latent(u0, u1, tau, model, cells)
             else:
                 frame, moved = baseline(u0, u1, tau, method=method)
         except MissingDependencyError as error:
             scores.append(Score(method, note=f"passed over: {error}"))
             continue
         spent = time.process_time() - begun
-        scores.append(_scored(method, frame, known, moved, displacement, spent))
+        scores.append(score_of(method, frame, known, moved, displacement, spent))
     return ScoreCard(tuple(scores))
 
 
-def _scored(
+def _latent(
+    u0: ArrayLike, u1: ArrayLike, tau: float, model: LatentDynamics | None, cells: Cells | None
+) -> tuple[Float, Float]:
+    """Frame of the latent model of a pair, and the displacement until the second image."""
+    if model is None:
+        from xr_spde.latent.fit import fit_latent_dynamics
+
+        model = fit_latent_dynamics(np.stack([np.asarray(u0), np.asarray(u1)]), cells=cells)
+    frame = model.frame(float(model.times[0]) + tau * model.span).image
+    motion = Motion(model.velocity[0], model.cells, float("nan"))
+    return np.asarray(frame, dtype=np.float64), displacement_of(motion)
+
+
+def score_of(
     method: str,
     frame: Float,
     truth: Float,
-    moved: Float | None,
-    displacement: ArrayLike | None,
-    seconds: float,
+    moved: Float | None = None,
+    displacement: ArrayLike | None = None,
+    seconds: float = float("nan"),
 ) -> Score:
+    """Score one frame.
+
+    Parameters
+    ----------
+    method : str
+        Its name.
+    frame, truth : ndarray (ny, nx)
+        Found and known; NaN is missing.
+    moved : ndarray (2, ny, nx), optional
+        Displacement that was found, in cells.
+    displacement : array_like (2, ny, nx), optional
+        The true one.
+    seconds : float
+        CPU time.
+
+    Returns
+    -------
+    Score
+    """
     both = np.isfinite(frame) & np.isfinite(truth)
     steep = [
         sum(np.nanmean(part**2) for part in np.gradient(np.where(both, u, np.nan)))

@@ -13,7 +13,7 @@ from xr_spde._core.errors import ParameterError
 from xr_spde.fields.cells import Cells
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.grid import Grid
-from xr_spde.labels.lazy import Output, apply_core
+from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.latent.fit import fit_latent_dynamics
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
 
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from xr_spde._core.rng import Seed
     from xr_spde.latent.dynamics import LatentDynamics
 
-__all__ = ["check_model", "decode", "encode", "fit", "latent_frames", "latent_motion"]
+__all__ = [
+    "check_model",
+    "decode",
+    "encode",
+    "fit",
+    "fitted_models",
+    "latent_frames",
+    "latent_motion",
+]
+
+_MOMENT, _BOX = "_moment", "_box"
 
 
 def fit(
@@ -248,7 +258,7 @@ def latent_frames(
     seed: int,
     **settings: Any,
 ) -> dict[str, xr.DataArray]:
-    """Frames of a latent model; one task per fit where lazy.
+    """Frames of a latent model; one task per fit and one per frame where lazy.
 
     Parameters
     ----------
@@ -273,50 +283,93 @@ def latent_frames(
     ParameterError
         A model of other frames.
     """
-    if model is not None:
-        check_model(frames, model)
     dim, space = frames.time.dim, (frames.grid.y_dim, frames.grid.x_dim)
-    moment = "_moment"
-    sizes = {moment: len(numbers)}
-    data = frames.data.drop_vars([k for k, c in frames.data.coords.items() if dim in c.dims])
+    if model is None:
+        models = fitted_models(frames, seed=seed, **settings)
+    else:
+        check_model(frames, model)
+        models = xr.DataArray(_boxed(model), dims=_BOX)
+    moments = xr.DataArray(numbers, dims=_MOMENT)
+    if is_lazy(frames.data):
+        moments = moments.chunk(1)
+    sizes = {d: frames.data.sizes[d] for d in space}
     made = apply_core(
-        _fitted_frames,
+        _frame_of,
+        models,
+        moments,
+        core_dims=[(_BOX,), ()],
+        output={
+            "image": Output(space, frames.data.dtype, sizes),
+            "disagreement": Output(space, frames.data.dtype, sizes),
+            "seen": Output(space, np.int8, sizes),
+        },
+        kwargs={"grid": frames.grid},
+    )
+    coords = {k: c for k, c in frames.data.coords.items() if c.dims and set(c.dims) <= set(space)}
+    return {name: part.rename({_MOMENT: dim}).assign_coords(coords) for name, part in made.items()}
+
+
+def fitted_models(frames: ImageSequence, *, seed: int, **settings: Any) -> xr.DataArray:
+    """Fit a model to each sequence; one task each where lazy.
+
+    The task depends on the images and the settings alone: whatever is made of one model in one
+    ``compute`` shares its fit.
+
+    Parameters
+    ----------
+    frames : ImageSequence
+        The images.
+    seed : int
+        Of the fits.
+    **settings
+        Of the fits.
+
+    Returns
+    -------
+    DataArray (..., 1) of LatentDynamics
+    """
+    dim, space = frames.time.dim, (frames.grid.y_dim, frames.grid.x_dim)
+    data = frames.data.drop_vars([k for k, c in frames.data.coords.items() if dim in c.dims])
+    return apply_core(
+        _fitted,
         data,
         core_dims=[(dim, *space)],
-        output={
-            "image": Output((moment, *space), data.dtype, sizes),
-            "disagreement": Output((moment, *space), data.dtype, sizes),
-            "seen": Output((moment, *space), np.int8, sizes),
-        },
+        output={"model": Output((_BOX,), np.object_, {_BOX: 1})},
         kwargs={
             "grid": frames.grid,
             "cells": frames.cells,
             "times": frames.time.numbers,
-            "numbers": numbers,
-            "model": model,
             "seed": seed,
             "settings": settings,
         },
-    )
-    return {name: part.rename({moment: dim}) for name, part in made.items()}
+    )["model"].drop_attrs()
 
 
-def _fitted_frames(
+def _fitted(
     images: NDArray[Any],
     *,
     grid: Grid,
     cells: Cells,
     times: NDArray[np.float64],
-    numbers: NDArray[np.float64],
-    model: LatentDynamics | None,
     seed: int,
     settings: Mapping[str, Any],
+) -> NDArray[np.object_]:
+    stack = np.ascontiguousarray(grid.to_canonical(images))
+    return _boxed(fit_latent_dynamics(stack, times, cells, seed=seed, **settings))
+
+
+def _boxed(model: LatentDynamics) -> NDArray[np.object_]:
+    """Array of one element, as one without dimensions would be taken for what it holds."""
+    box = np.empty(1, dtype=np.object_)
+    box[0] = model
+    return box
+
+
+def _frame_of(
+    model: NDArray[np.object_], number: NDArray[np.float64], *, grid: Grid
 ) -> dict[str, NDArray[Any]]:
-    if model is None:
-        stack = np.ascontiguousarray(grid.to_canonical(images))
-        model = fit_latent_dynamics(stack, times, cells, seed=seed, **settings)
-    made = [model.frame(float(t), extrapolate=True) for t in numbers]
+    dynamics: LatentDynamics = model.item()
+    made = dynamics.frame(float(number), extrapolate=True)
     return {
-        name: np.stack([grid.from_canonical(getattr(frame, name)) for frame in made])
-        for name in ("image", "disagreement", "seen")
+        name: grid.from_canonical(getattr(made, name)) for name in ("image", "disagreement", "seen")
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -13,14 +14,18 @@ from xr_spde._core.errors import GridError, ParameterError, unknown
 from xr_spde._core.lazyimport import has_module
 from xr_spde._core.provenance import provenance
 from xr_spde._core.warn import warn
-from xr_spde.fields.cells import Cells
 from xr_spde.labels.arrays import array_of, as_float
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.latent.baselines import BASELINES
-from xr_spde.latent.compare import compare
+from xr_spde.latent.compare import score_of
 from xr_spde.latent.frames import BLENDS
+from xr_spde.latent.interpolate import interpolate
 from xr_spde.latent.reading import ImageSequence
+
+if TYPE_CHECKING:
+    from xr_spde._core.rng import Seed
+    from xr_spde.latent.dynamics import LatentDynamics
 
 __all__ = ["compare_methods", "known_frames", "places_between"]
 
@@ -28,12 +33,13 @@ _SCORES = {
     "rmse": "root mean square error",
     "ssim": "structural similarity",
     "sharpness": "mean squared gradient over that of the truth",
-    "seconds": "CPU time",
+    "seconds": "CPU time of all frames",
     "missing": "share of the cells of the truth that the frame leaves missing",
 }
 _NEEDS = {
     "cv2": ("flow", "farneback", "dis", "dis-splat"),
     "ot": ("transport", "transport-exact"),
+    "torch": ("latent",),
 }
 
 
@@ -43,9 +49,12 @@ def compare_methods(
     *,
     methods: Sequence[str] | None = None,
     blend: str = "area",
+    model: LatentDynamics | None = None,
+    seed: Seed = 0,
     dim: str | None = None,
     x: str | None = None,
     y: str | None = None,
+    **settings: Any,
 ) -> xr.Dataset:
     """Score methods on frames that were taken and withheld.
 
@@ -57,20 +66,28 @@ def compare_methods(
         Images on the same grid at one or several times between, which are not in ``obj``; cells
         count where they are known.
     methods : sequence of str, optional
-        ``"field"`` and names of `xr_spde.latent.baselines.BASELINES`; all by default. Those whose
+        Of `interpolate`: ``"field"``, ``"latent"`` (fitted once to all frames, which takes minutes)
+        and names of `xr_spde.latent.baselines.BASELINES`; by default all but "latent". Those whose
         library is not installed are passed over with a warning.
     blend : {"area", "expected"}
         Of "field"; see `xr_spde.latent.frames.frame_between`.
+    model : LatentDynamics, optional
+        Of "latent": what `fit` returned for these frames, instead of a new fit.
+    seed : int, SeedSequence, Generator or None
+        Of "latent".
     dim : str, optional
         Name of the time axis.
     x, y : str, optional
         Names of the horizontal axes.
+    **settings
+        Of "latent"; see `xr_spde.latent.fit.fit_latent_dynamics`.
 
     Returns
     -------
     Dataset (time, ..., approach)
-        ``rmse``, ``ssim`` (1 at best), ``sharpness`` (below 1 is blurred), CPU ``seconds`` and
-        ``missing``; ``.to_dataframe()`` prints the table. Lazy where ``obj`` is.
+        ``rmse``, ``ssim`` (1 at best), ``sharpness`` (below 1 is blurred), ``missing`` and CPU
+        ``seconds`` of all frames with the fit; ``.to_dataframe()`` prints the table. Lazy where
+        ``obj`` is; seconds are then NaN, as steps overlap.
 
     Raises
     ------
@@ -96,49 +113,70 @@ def compare_methods(
     True
     """
     methods = ("field", *BASELINES) if methods is None else methods
-    for name in methods:
-        if name not in ("field", "flow", *BASELINES):
-            raise unknown("method", name, ("field", "flow", *BASELINES))
-    if blend not in BLENDS:
-        raise unknown("blend", blend, BLENDS)
+    _check(methods, blend, model, settings)
     da = array_of(obj, x=x, y=y)
     frames = ImageSequence.of(da, dim=dim, x=x, y=y)
     grid, axis = frames.grid, frames.time
     known = known_frames(as_float(array_of(truth, x=x, y=y)), frames)
     when, numbers = axis.read(known[axis.dim])
-    which, tau = places_between(frames, np.atleast_1d(numbers), np.atleast_1d(when.values))
+    places_between(frames, np.atleast_1d(numbers), np.atleast_1d(when.values))
     able = _able(methods)
     if not able:
         raise ParameterError("no method is left to compare; name some that need no library")
-    space = (grid.y_dim, grid.x_dim)
-    first, second = frames.ends(which, axis.dim)
-    scalar = known.ndim == 2 or axis.dim not in known.dims
+    scalar = axis.dim not in known.dims
     stack = known.expand_dims(axis.dim) if scalar else known
-    stack = stack.drop_vars([k for k, c in stack.coords.items() if axis.dim in c.dims])
-    stack = stack.transpose(axis.dim, ..., *space)
-    if is_lazy(stack):
-        stack = stack.chunk({d: -1 if d in space else 1 for d in stack.dims})
-    results = apply_core(
-        _scored,
-        first,
-        second,
-        stack,
-        xr.DataArray(tau, dims=axis.dim),
-        core_dims=[space, space, space, ()],
-        output={
-            name: Output(("approach",), np.float64, {"approach": len(able)}) for name in _SCORES
-        },
-        kwargs={"grid": grid, "cells": frames.cells, "methods": able, "blend": blend},
-    )
-    made = xr.Dataset({k: v.drop_attrs() for k, v in results.items()}).drop_vars(
-        [name for name in (grid.y_dim, grid.x_dim) if name in first.coords], errors="ignore"
-    )
+    lazy = is_lazy(da) or is_lazy(known)
+    rows = []
+    for name in able:
+        given = {"model": model, "seed": seed, **settings} if name == "latent" else {}
+        begun = time.process_time()
+        found = interpolate(
+            da, np.atleast_1d(when.values), method=name, blend=blend, dim=dim, x=x, y=y, **given
+        )
+        spent = float("nan") if lazy else time.process_time() - begun
+        rows.append(_row(found, stack, grid, axis.dim).assign(seconds=spent))
+    made = xr.concat(rows, "approach").transpose(..., "approach")
     made = made.isel({axis.dim: 0}) if scalar else made
     made = made.assign_coords({axis.dim: when.variable, "approach": list(able)})
     for name, text in _SCORES.items():
         units = {"rmse": da.attrs.get("units"), "seconds": "s"}.get(name, "1")
         made[name].attrs = {"long_name": text, **({"units": units} if units else {})}
     return made.assign_attrs(provenance("compare", blend=blend))
+
+
+def _row(found: xr.DataArray, truth: xr.DataArray, grid: Grid, dim: str) -> xr.Dataset:
+    """Scores of one method; lazy where the frames are."""
+    space = (grid.y_dim, grid.x_dim)
+    bare = []
+    for da in (found, truth):
+        names = [k for k, c in da.coords.items() if {dim, *space} & set(c.dims)]
+        part = da.drop_vars(names).drop_attrs().transpose(dim, ..., *space)
+        if is_lazy(part):
+            part = part.chunk({d: -1 if d in space else 1 for d in part.dims})
+        bare.append(part)
+    scores = apply_core(
+        _scored,
+        *bare,
+        core_dims=[space, space],
+        output={name: Output(()) for name in _SCORES if name != "seconds"},
+        kwargs={"grid": grid},
+    )
+    return xr.Dataset(scores).drop_attrs()
+
+
+def _check(methods: Sequence[str], blend: str, model: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse unknown names, and what no method would use."""
+    for name in methods:
+        if name not in ("field", "latent", "flow", *BASELINES):
+            raise unknown("method", name, ("field", "latent", "flow", *BASELINES))
+    if blend not in BLENDS:
+        raise unknown("blend", blend, BLENDS)
+    if "latent" not in methods and (model is not None or settings):
+        given = ["model"] if model is not None else list(settings)
+        raise ParameterError(
+            f'{given[0]}= is of "latent", which is not among methods={list(methods)}; add it, or '
+            "leave this away"
+        )
 
 
 def known_frames(truth: xr.DataArray, frames: ImageSequence) -> xr.DataArray:
@@ -229,26 +267,17 @@ def _able(methods: Sequence[str]) -> list[str]:
     lacking = {k: [m for m in methods if m in v] for k, v in _NEEDS.items() if not has_module(k)}
     for library, names in lacking.items():
         if names:
+            extra = "torch" if library == "torch" else "frames"
             warn(
                 f"{library} is not installed, so {', '.join(map(repr, names))} are passed over; "
-                "type: pip install 'xr_spde[frames]'"
+                f"type: pip install 'xr_spde[{extra}]'"
             )
     return [name for name in methods if not any(name in names for names in lacking.values())]
 
 
 def _scored(
-    u0: NDArray[Any],
-    u1: NDArray[Any],
-    truth: NDArray[Any],
-    tau: NDArray[np.float64],
-    *,
-    grid: Grid,
-    cells: Cells,
-    methods: Sequence[str],
-    blend: str,
+    frame: NDArray[Any], truth: NDArray[Any], *, grid: Grid
 ) -> Mapping[str, NDArray[np.float64]]:
-    first, second, known = (grid.to_canonical(u) for u in (u0, u1, truth))
-    names = [{"flow": "dis"}.get(name, name) for name in methods]
-    card = compare(first, second, known, tau=float(tau), methods=names, cells=cells, blend=blend)
-    scores = [card[name] for name in names]
-    return {key: np.array([getattr(score, key) for score in scores]) for key in _SCORES}
+    found, known = (grid.to_canonical(u).astype(np.float64) for u in (frame, truth))
+    score = score_of("", found, known)
+    return {name: np.array(getattr(score, name)) for name in _SCORES if name != "seconds"}
