@@ -82,8 +82,10 @@ def interpolate(
     times : DataArray or array_like of dates, optional
         Output times, regular; by default those of the first guess, or from the day of the first
         observation to that of the last by the ``time_step`` of the prior.
-    obs_error : float, array_like or DataArray, optional
+    obs_error : float, array_like, DataArray or AlongTrack, optional
         Standard deviation in the units of the observations; by default from a variable of theirs.
+        ``AlongTrack(std, length, share, track)``: errors that are correlated along each track,
+        exactly, of "oi".
     threshold : float, optional
         Reject points whose innovation exceeds so many expected standard deviations, of the prior
         and the error together; by default none. A lazy first guess is read for it.
@@ -187,7 +189,7 @@ def _plan(given: dict[str, Any], problem: Problem) -> list[Window]:
     steps, halo, block = problem.times.size, given["halo"], given["block"]
     if halo == "auto" and problem.recipe is not None and given["method"] == "oi":
         alpha = int(problem.recipe.settings["alpha"])
-        days = float(problem.maps["decay_time"][~problem.land].mean())
+        days = float(problem.maps["decay_time"][..., ~problem.land].mean())
         halo = int(np.ceil(_HALO[alpha] * days / problem.step))
     elif halo == "auto":
         halo = int(np.ceil(2.0 * given["lt"] / problem.step))
@@ -199,12 +201,19 @@ def _plan(given: dict[str, Any], problem: Problem) -> list[Window]:
 
 def _task(given: dict[str, Any], problem: Problem, window: Window) -> SpdeTask | GaussianTask:
     """Make what computes one window."""
-    mean = problem.maps.get("mean", np.zeros(problem.grid.shape))
+    part = slice(window.first, window.last + 1)
+    maps = {k: v[part] if v.ndim == 3 else v for k, v in problem.maps.items()}
+    mean = maps.get("mean", np.zeros(problem.grid.shape))
     common: dict[str, Any] = {
         "window": window, "grid": problem.grid, "land": problem.land, "mean": mean,
         "observed": problem.observed.select(window),
     }  # fmt: skip
     if given["method"] == "oi-gaussian":
+        if getattr(problem.observed, "tracks", None) is not None:
+            raise ParameterError(
+                'errors along tracks were given, which method="oi-gaussian" does not know; use '
+                '"oi", or give standard deviations'
+            )
         circle = 360.0 if problem.grid.longitude else None
         covariance = GaussianCovariance(
             time=given["lt"], y=given["ly"], x=given["lx"], std=given["std"], circle=circle
@@ -214,7 +223,7 @@ def _task(given: dict[str, Any], problem: Problem, window: Window) -> SpdeTask |
     if problem.recipe is None:
         raise ParameterError('method="oi" needs prior=')
     return SpdeTask(
-        **common, recipe=problem.recipe, maps=problem.maps, members=given["n"],
+        **common, recipe=problem.recipe, maps=maps, members=given["n"],
         entropy=problem.entropy, draws=given["draws"], solver=given["solver"], tol=given["tol"],
     )  # fmt: skip
 

@@ -13,9 +13,9 @@ from xr_spde._core.errors import ParameterError
 from xr_spde._core.rng import resolve_seed
 from xr_spde.assim.background_check import BackgroundCheck
 from xr_spde.assim.observations import Observations
-from xr_spde.assim.prior_recipe import PriorRecipe, check_positive, read_prior
+from xr_spde.assim.prior_recipe import PriorRecipe, check_positive, read_prior, varying
 from xr_spde.assim.reading import Gridded, as_gridded
-from xr_spde.assim.times import as_times, check_times, regular_times, step_of, time_dim
+from xr_spde.assim.times import as_times, check_times, days_since, regular_times, step_of, time_dim
 from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_gridded, read_points
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid, same_grid
@@ -37,7 +37,7 @@ class Problem:
         Of the fields.
     recipe : PriorRecipe or None
         Of the prior.
-    maps : dict of str to ndarray (ny, nx)
+    maps : dict of str to ndarray (ny, nx) or (T, ny, nx)
         Its variables, canonical.
     land : ndarray (ny, nx) of bool
         Canonical.
@@ -104,10 +104,11 @@ def read_problem(given: dict[str, Any]) -> Problem:
         recipe, labelled = read_prior(prior, step=step, like=grid, **names)
         if grid is not None:
             same_grid(grid, recipe.grid, names=("the first guess", "the prior"))
+        labelled = _at_times(labelled, varying(prior), times)
         maps = {k: recipe.grid.to_canonical(np.asarray(v.values)) for k, v in labelled.items()}
-        land = np.isnan(np.stack([maps[k] for k in ("length", "decay_time", "std", "mean")]))
-        land, grid = land.any(axis=0), grid or recipe.grid
+        land, grid = _dry(maps), grid or recipe.grid
         template = labelled["mean"] if "mean" in prior else labelled["std"]
+        template = template.isel(dict.fromkeys(template.dims[:-2], 0), drop=True)
     if guess is not None:
         template = guess.isel({str(dim): 0}, drop=True)
     if grid is None or template is None:
@@ -138,12 +139,53 @@ def read_problem(given: dict[str, Any]) -> Problem:
                     sources, resolve_seed(given["seed"]))  # fmt: skip
 
 
+def _at_times(
+    maps: dict[str, xr.DataArray], dim: str | None, times: xr.DataArray
+) -> dict[str, xr.DataArray]:
+    """Select what varies of a prior at the output times."""
+    if dim is None:
+        return maps
+    own = next(da[dim] for da in maps.values() if dim in da.dims)
+    days = days_since(check_times(own, "the prior"), times[0])
+    wanted = days_since(times, times[0])
+    place = np.abs(days[:, None] - wanted).argmin(axis=0)
+    missing = np.abs(days[place] - wanted) > 1e-6
+    if missing.any():
+        raise ParameterError(
+            f"the prior varies in time and lacks {int(missing.sum())} of the {wanted.size} output "
+            f"times, the first {times.values[missing][0]}; it has {own.size} from {own.values[0]} "
+            f"to {own.values[-1]}: interpolate it, such as prior.interp({dim}=times), or select "
+            "times= that it has"
+        )
+    return {name: da.isel({dim: place}) if dim in da.dims else da for name, da in maps.items()}
+
+
+def _dry(maps: dict[str, Float]) -> NDArray[np.bool_]:
+    """Say where a prior is NaN (ny, nx)."""
+    land = np.zeros(maps["std"].shape[-2:], dtype=bool)
+    for name in ("length", "decay_time", "std", "mean"):
+        missing = np.isnan(maps[name]).reshape(-1, *land.shape)
+        some = int((missing.any(axis=0) & ~missing.all(axis=0)).sum())
+        if some:
+            raise ParameterError(
+                f"{name} of the prior is missing at some times and not at others in {some} cells; "
+                "land is NaN at all times, and what varies is known at all of them"
+            )
+        land |= missing[0]
+    return land
+
+
 def _background_check(
     given: dict[str, Any], grid: Grid, maps: dict[str, Float], land: NDArray[np.bool_], guess: Any
 ) -> BackgroundCheck | None:
     """Return what rejects points too far from the prior, if that was asked for."""
     if given["threshold"] is None:
         return None
+    if any(maps[name].ndim > 2 for name in ("mean", "std") if name in maps):
+        raise ParameterError(
+            "threshold= needs a mean and a std that do not vary in time; give the mean as a first "
+            "guess, or screen the observations beforehand"
+        )
     if given["method"] == "oi-gaussian":
         maps = {"mean": maps.get("mean", np.zeros(grid.shape)),
                 "std": np.full(grid.shape, float(given["std"]))}  # fmt: skip
@@ -191,6 +233,9 @@ def _times(
         if found.size == 1 and own:
             return found, float(own)
         return found, step_of(found, "the output")
+    when = None if prior is None else varying(prior)
+    if when is not None:
+        return prior[when], step_of(prior[when], "the prior")
     if not own:
         raise ParameterError(
             f"times= is needed: the prior has the attribute {STEP!r} of {own!r}; give regular dates"

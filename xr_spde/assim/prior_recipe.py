@@ -19,9 +19,10 @@ from xr_spde.fields.spde_physical import from_physical, to_physical
 from xr_spde.fields.spde_variance import local_std
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid
-from xr_spde.labels.prior_schema import STEP, require_prior
+from xr_spde.labels.points import calendar_of
+from xr_spde.labels.prior_schema import PRIOR_VARIABLES, STEP, require_prior
 
-__all__ = ["SETTINGS", "PriorRecipe", "check_names", "read_prior"]
+__all__ = ["SETTINGS", "PriorRecipe", "check_names", "read_prior", "varying"]
 
 Float = NDArray[np.float64]
 
@@ -68,8 +69,8 @@ class PriorRecipe:
 
         Parameters
         ----------
-        maps : mapping of str to ndarray (ny, nx)
-            Variables of the Dataset, canonical.
+        maps : mapping of str to ndarray (ny, nx) or (steps, ny, nx)
+            Variables of the Dataset, canonical; those of a step hold on the way to it.
         land : ndarray (ny, nx) of bool
             Canonical.
         steps : int
@@ -96,7 +97,7 @@ class PriorRecipe:
         far = np.where(land, 1.0, _KM * maps["length"])
         bare = from_physical(shape, alpha=alpha, longest=far,
                              time=np.where(land, 1.0, maps["decay_time"]), **numbers)  # fmt: skip
-        unit = local_std(bare, operator.mesh, dt=self.step, alpha=alpha)[0]
+        unit = local_std(bare, operator.mesh, dt=self.step, alpha=alpha)
         parameters = SpdeParameters.of(
             shape, kappa=bare.kappa, tau=std / unit, m1=bare.m1, m2=bare.m2, v1=bare.v1,
             v2=bare.v2, gamma=bare.gamma, beta=bare.beta, land=land,
@@ -134,13 +135,13 @@ def read_prior(
     Returns
     -------
     recipe : PriorRecipe
-    maps : dict of str to DataArray (Y, X)
+    maps : dict of str to DataArray (Y, X) or (time, Y, X)
         All of :data:`xr_spde.labels.prior_schema.PRIOR_VARIABLES`, broadcast, lazy where they are.
 
     Raises
     ------
     SchemaError
-        As for `require_prior`; variables with further dimensions, or no step.
+        As for `require_prior`; variables with further dimensions than a time of dates, or no step.
     UnknownNameError
         For attributes with impossible values.
     """
@@ -158,15 +159,18 @@ def read_prior(
         raise SchemaError("the prior has no grid; give mean on (Y, X), or a first guess of fields")
     grid = Grid.from_object(plain, x=x, y=y) if has_grid or like is None else like
     plane = {grid.y_dim: grid.ny, grid.x_dim: grid.nx}
-    extra = {str(d) for da in maps.values() for d in da.dims} - set(plane)
+    when = varying(prior)
+    extra = {str(d) for da in maps.values() for d in da.dims} - {*plane, when}
     if extra:
         raise SchemaError(
             f"the prior has the dimensions {', '.join(map(repr, sorted(extra)))} besides "
-            f"{grid.y_dim!r} and {grid.x_dim!r}; select along them first"
+            f"{grid.y_dim!r} and {grid.x_dim!r}; select along them first (a prior may vary along "
+            "one dimension of dates)"
         )
     for name, da in maps.items():
         lacking = {dim: size for dim, size in plane.items() if dim not in da.dims}
-        maps[name] = da.expand_dims(lacking).transpose(grid.y_dim, grid.x_dim)
+        time = (when,) if when in da.dims else ()
+        maps[name] = da.expand_dims(lacking).transpose(*time, grid.y_dim, grid.x_dim)
     days = prior.attrs.get(STEP) if step is None else step
     if days is None or not float(days) > 0.0:
         raise SchemaError(
@@ -198,6 +202,23 @@ def check_positive(maps: Mapping[str, Float], land: NDArray[np.bool_]) -> None:
                 f"{name} of the prior has a minimum of {np.nanmin(wet):g} and "
                 f"{np.isnan(wet).sum()} missing values off land; expected numbers > 0"
             )
+
+
+def varying(prior: xr.Dataset) -> str | None:
+    """Name of the dimension of dates along which a prior varies; None where it does not.
+
+    Parameters
+    ----------
+    prior : Dataset
+        Of a prior.
+
+    Returns
+    -------
+    str or None
+    """
+    used = {d for name in PRIOR_VARIABLES if name in prior for d in prior[name].dims}
+    found = [str(d) for d in used if d in prior.coords and calendar_of(prior[d]) is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def check_names(

@@ -100,7 +100,10 @@ class TrackErrors:
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...] = ()) -> Float:
         """Draw errors, shape ``(*shape, p)``."""
-        white = rng.standard_normal((*shape, self._rho.size))
+        return self.colour(rng.standard_normal((*shape, self._rho.size)))
+
+    def colour(self, white: Float) -> Float:
+        """Turn white noise (..., p) into errors."""
         columns = white[..., self._order].reshape(-1, self._rho.size).T
         fresh = self._root[0][:, None] * columns
         fresh[1:] += self._root[1, :-1, None] * columns[:-1]

@@ -205,6 +205,11 @@ def read_points(
             f"errors of type {type(found.error).__name__} were given, and interpolation in space "
             "and time knows independent ones and AlongTrack; give one of these"
         )
+    if isinstance(found.error, TrackErrors) and not found.error.share < 1.0:
+        raise ParameterError(
+            f"errors along tracks have share={found.error.share:g}; interpolation in space and "
+            "time takes a part of them as independent, such as share=0.9: instruments have noise"
+        )
     position = days[found.row >= 0] / step
     inside = (position >= -_SLACK) & (position <= times.size - 1 + _SLACK)
     if not inside.all() and (reading["unusable"] == "raise" or not inside.any()):

@@ -16,12 +16,16 @@ from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries
 from xr_spde.assim.windows import spacetime_rows
 from xr_spde.fields.gaussian import GaussianCovariance, interpolate
 from xr_spde.fields.interpolation import SpaceTimePosterior
+from xr_spde.fields.spacetime import SpaceTime
+from xr_spde.fields.track_noise import TrackNoise
+from xr_spde.fields.track_posterior import TrackPosterior
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.window_map import Window
 
 __all__ = ["GaussianTask", "SpdeTask"]
 
 Float = NDArray[np.float64]
+Posterior = SpaceTimePosterior | TrackPosterior
 
 _FIELDS, _ERRORS, _SPREAD = 0, 1, 2
 """Last part of the identity of a random stream."""
@@ -41,7 +45,7 @@ class _Task:
         Of the fields.
     land : ndarray (ny, nx) of bool
         Canonical.
-    mean : ndarray (ny, nx)
+    mean : ndarray (ny, nx) or (steps, ny, nx)
         Prior mean, canonical; a first guess comes with the call.
     observed : PointSeries or GriddedSeries
         Of the window.
@@ -61,7 +65,7 @@ class _Task:
     def prior_mean(self, guess: NDArray[Any] | None) -> Float:
         """Mean of every step (steps, ny, nx), canonical, zero on land."""
         if guess is None:
-            found = np.broadcast_to(self.mean, (self.steps, *self.mean.shape))
+            found = np.broadcast_to(self.mean, (self.steps, *self.land.shape))
         else:
             found = self.grid.to_canonical(np.asarray(guess, dtype=np.float64))
         return np.where(self.land, 0.0, found)
@@ -85,7 +89,7 @@ class SpdeTask(_Task):
     ----------
     recipe : PriorRecipe
         Of the prior.
-    maps : mapping of str to ndarray (ny, nx)
+    maps : mapping of str to ndarray (ny, nx) or (steps, ny, nx)
         Its variables, canonical.
     members : int
         Number of draws.
@@ -110,7 +114,7 @@ class SpdeTask(_Task):
         points, mean = self.observed.points(**observed), self.prior_mean(guess)
         prior = self.recipe.build(self.maps, self.land, self.steps)
         rows = self.rows(points)
-        found = SpaceTimePosterior(prior, rows, points.variance, solver=self.solver, tol=self.tol)
+        found = _given(points, prior, rows, self.solver, self.tol)
         innovation = points.value - rows @ mean.ravel()
         out = {"mean": self.stored(mean + found.mean(innovation))}
         residual = found.residual
@@ -129,7 +133,7 @@ class SpdeTask(_Task):
         return out
 
     def _draw(
-        self, found: SpaceTimePosterior, points: PointSeries, innovation: Float, members: range
+        self, found: Posterior, points: PointSeries, innovation: Float, members: range
     ) -> Float:
         """Draws whose noise belongs to a step or an observation, whatever the window."""
         nodes, first = self.land.size, self.window.first
@@ -146,7 +150,22 @@ class SpdeTask(_Task):
             for k, m in enumerate(members):
                 stream = member_generator(self.entropy, m, _ERRORS, int(step))
                 errors[k, here] = stream.standard_normal(int(number.max()) + 1)[number]
+        if points.tracks is not None:
+            errors = points.tracks.colour(errors)
         return found.draw(innovation, noise, errors)
+
+
+def _given(
+    points: PointSeries, prior: SpaceTime, rows: sp.csr_array, solver: str, tol: float
+) -> Posterior:
+    """Condition the prior on points, whose errors may be correlated along tracks."""
+    tracks = points.tracks
+    if tracks is None:
+        return SpaceTimePosterior(prior, rows, points.variance, solver=solver, tol=tol)
+    std = np.sqrt(tracks.share) * tracks.std
+    errors = TrackNoise(tracks.steps, tracks.track).errors(std, tracks.length)
+    rest = (1.0 - tracks.share) * points.variance
+    return TrackPosterior(prior, rows, rest, errors, solver=solver, tol=tol)
 
 
 @dataclass(frozen=True, eq=False)

@@ -179,18 +179,24 @@ class SpaceTimePosterior:
         """
         right = np.ascontiguousarray(b.reshape(self.size, -1))
         if self.blocks.direct:
-            x, self.iterations = self._solve_block(0, right, b.ndim == 1), 0
+            x, self.iterations = self.solve_block(0, right, b.ndim == 1), 0
         else:
             x = self._conjugate_gradients(right, b.ndim == 1)
         left = np.linalg.norm(right - self.apply(x), axis=0)
         self.residual = float((left / np.maximum(np.linalg.norm(right, axis=0), 1e-300)).max())
         return np.asarray(x.reshape(b.shape))
 
-    def _solve_block(self, k: int, right: Float, single: bool) -> Float:
+    def solve_block(self, k: int, right: Float, single: bool) -> Float:
         """Solve with one block; a single column takes the faster way, with other last bits."""
         if single:
             return np.asarray(self.factors[k].solve(right[:, 0])[:, None])
         return np.asarray(self.factors[k].solve(np.ascontiguousarray(right)))
+
+    def precondition(self, right: Float) -> Float:
+        """Solve with K roughly, by one sweep of the blocks; exactly where there is one block."""
+        if self.blocks.direct:
+            return self.solve_block(0, right, False)
+        return self._precondition(right, False)
 
     def _conjugate_gradients(self, right: Float, single: bool) -> Float:
         """Solve for all columns side by side, each with its own coefficients."""
@@ -230,12 +236,12 @@ class SpaceTimePosterior:
             known = r[part]
             if k:
                 known = known - self._beside[k - 1] @ y[: part.start]
-            y[part] = self._solve_block(k, known, single)
+            y[part] = self.solve_block(k, known, single)
         late = np.zeros_like(r)
         for k in range(len(parts) - 1, 0, -1):
             late[: parts[k].start] += self._beside[k - 1].T @ y[parts[k]]
             before = parts[k - 1]
-            y[before] -= self._solve_block(k - 1, late[before], single)
+            y[before] -= self.solve_block(k - 1, late[before], single)
         return y
 
     def mean(self, innovation: Float) -> Float:
@@ -253,11 +259,11 @@ class SpaceTimePosterior:
             Zero on land.
         """
         x = self.solve(np.asarray(self._turned @ (innovation / self.variance).T))
-        out = self._window(x.reshape(self.size, -1).T)
+        out = self.window(x.reshape(self.size, -1).T)
         return out if innovation.ndim == 2 else out[0]
 
-    def _window(self, x: Float) -> Float:
-        """Fields (K, steps, ny, nx) from unknowns (K, N)."""
+    def window(self, x: Float) -> Float:
+        """Return fields (K, steps, ny, nx), zero on land, of unknowns (K, N)."""
         prior = self.prior
         states = x.reshape(-1, prior.total, prior.nodes)[:, prior.burn_in :] * prior.sea
         return np.asarray(states.reshape(len(x), prior.steps, *prior.operator.mesh.shape))
@@ -283,7 +289,7 @@ class SpaceTimePosterior:
         fields = self.prior.sample(noise).reshape(len(noise), -1)
         seen = (self.rows @ fields.T).T + errors * np.sqrt(self.variance)
         right = np.asarray(self._turned @ ((innovation - seen) / self.variance).T)
-        return self._window(fields + self.solve(right).T)
+        return self.window(fields + self.solve(right).T)
 
     def deviation(self, *, draws: int = 100, noise: np.random.Generator | None = None) -> Float:
         r"""Posterior standard deviation.
@@ -317,7 +323,7 @@ class SpaceTimePosterior:
                     "estimating it takes at least two draws and a random stream"
                 )
             variance = variance + self._spread_of_means(draws, noise)
-        return np.asarray(np.sqrt(np.maximum(self._window(variance[None])[0], 0.0)))
+        return np.asarray(np.sqrt(np.maximum(self.window(variance[None])[0], 0.0)))
 
     def _spread_of_means(self, draws: int, noise: np.random.Generator) -> Float:
         """Variance of the mean of every block given draws of the others (N,)."""
@@ -335,7 +341,7 @@ class SpaceTimePosterior:
             for k, (first, last) in enumerate(pairwise(bounds)):
                 part = slice(first * n, last * n)
                 # K_II^-1 K_I. x_. is x_I plus what the other blocks say of it, of opposite sign
-                moved = self._solve_block(k, others[part], False) - x[part]
+                moved = self.solve_block(k, others[part], False) - x[part]
                 total[part] += np.einsum("ik,ik->i", moved, moved)
         return np.asarray(total / draws)
 

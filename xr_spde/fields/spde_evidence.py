@@ -59,11 +59,14 @@ class CorrelatedErrors:
         Logarithm of the determinant of the precision.
     slopes : tuple of (csr_array (p, p), float)
         Derivatives of both by the numbers they depend on.
+    root : csr_array (p, p), optional
+        ``root' root`` is the precision; draws need it.
     """
 
     precision: sp.csr_array
     logdet: float
     slopes: tuple[tuple[sp.csr_array, float], ...] = ()
+    root: sp.csr_array | None = None
 
 
 @dataclass(frozen=True, eq=False)

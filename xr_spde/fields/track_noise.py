@@ -82,4 +82,5 @@ class TrackNoise:
         )
         logdet = -float(np.log(fresh).sum() + 2.0 * np.log(scale).sum())
         slopes = (-2.0 * precision, -2.0 * p), (slope, -float(np.sum(by_fresh / fresh)))
-        return CorrelatedErrors(precision, logdet, slopes)
+        root = sp.csr_array(sp.diags_array(fresh**-0.5) @ unit @ place)
+        return CorrelatedErrors(precision, logdet, slopes, root)

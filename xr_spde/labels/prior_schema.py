@@ -1,6 +1,7 @@
 """The Dataset of a space-time prior: its variables in units of people, described and recognised.
 
-Variables on (Y, X), or without dimensions where they are constant: ``length`` and
+Variables on (Y, X), or without dimensions where they are constant, or on (time, Y, X) where they
+vary from step to step, each holding on the way to its time: ``length`` and
 ``length_across`` (km), ``angle``, ``decay_time`` (days), ``u``, ``v`` (m s-1), ``std`` (units of
 the field), ``mean``, optionally ``*_stderr``. ``length``, ``decay_time`` and ``std`` are needed.
 """
