@@ -10,6 +10,7 @@ import xarray as xr
 
 import xr_spde  # noqa: F401  registers the accessors
 from xr_spde.assim.prior_recipe import read_prior
+from xr_spde.errors import ParameterError, UnknownNameError
 
 NY, NX, STD = 7, 8, 0.08
 COORDS = {
@@ -123,11 +124,13 @@ def test_iterated_solver_agrees_with_the_exact_one_and_says_so(caplog):
     np.testing.assert_array_equal(again["std"], found["std"])
 
 
-@pytest.mark.parametrize("solver", ["direct", "pcg"])
-def test_conditional_draws_have_the_posterior_covariance(solver):
+@pytest.mark.parametrize(
+    ("solver", "attrs"), [("direct", {}), ("pcg", {}), ("direct", {"noise_length": 60.0})]
+)
+def test_conditional_draws_have_the_posterior_covariance(solver, attrs):
     """Along random directions, between cells and days, against the inverse of dense matrices."""
     days, members = 4, 1500
-    prior, points = make_prior(12.0, 2), make_points(days)
+    prior, points = make_prior(12.0, 2, **attrs), make_points(days)
     found = prior.assim.assimilate(points, obs_error=0.03, times=steps(days), n=members, seed=5,
                                    solver=solver, draws=0, tol=1e-9)  # fmt: skip
     recipe, maps = read_prior(prior)
@@ -154,3 +157,22 @@ def test_conditional_draws_have_the_posterior_covariance(solver):
     scaled[np.diag_indices_from(scaled)] /= 2
     assert scaled.sum() / count == pytest.approx(1.0, abs=5 * np.sqrt(2 / count))
     assert np.abs(moment).max() < 6 * np.sqrt(2 / members)
+
+
+def test_smooth_noise_makes_smooth_maps_of_the_same_deviation():
+    """With alpha = 2, whose fields are rough in space otherwise."""
+    one = make_points(4, a_day=1)[:1]
+    roughness = {}
+    for length in (0.0, 150.0):
+        prior = make_prior(12.0, 2, noise_length=length, noise_alpha=4)
+        recipe, maps = read_prior(prior)
+        space = recipe.build({k: v.values for k, v in maps.items()}, LAND, 1)
+        x = space.sample(np.random.default_rng(0).standard_normal((50, 1, NY * NX)))
+        x = np.where(LAND, np.nan, x.reshape(50, NY, NX))
+        roughness[length] = np.nanvar(np.diff(x, axis=2)) / np.nanvar(x)
+        assert prior.assim.assimilate(one, obs_error=0.03, times=steps(4))["std"].max() < 3 * STD
+    assert roughness[150.0] < 0.3 * roughness[0.0]
+    with pytest.raises(ParameterError, match="noise_length=-1"):
+        make_prior(12.0, 2, noise_length=-1.0).assim.assimilate(one, obs_error=0.03)
+    with pytest.raises(UnknownNameError, match="noise_alpha"):
+        make_prior(12.0, 2, noise_alpha=3).assim.assimilate(one, obs_error=0.03)

@@ -105,7 +105,7 @@ class PointProblem:
             prior = SpaceTime(operator, parameters, steps=length + 1, dt=self.recipe.step,
                               alpha=self.recipe.settings["alpha"])  # fmt: skip
             try:
-                cut = plan(prior, reach=2 * prior.reach, solver="direct")
+                cut = plan(prior, reach=prior.coupling, solver="direct")
             except MemoryGuardError:
                 if length == 1:
                     raise

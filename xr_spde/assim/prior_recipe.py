@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, SchemaError, unknown
 from xr_spde.assim.windows import mesh_of
+from xr_spde.fields.driving_noise import NOISE_ALPHAS, ColouredNoise
 from xr_spde.fields.mesh import COASTS, Mesh
 from xr_spde.fields.spacetime import ALPHAS, INITIALS, SpaceTime
 from xr_spde.fields.spde import ADVECTIONS, SpdeOperator, SpdeParameters
@@ -28,10 +29,10 @@ Float = NDArray[np.float64]
 
 SETTINGS: Mapping[str, Any] = {
     "alpha": 4, "boundary": "neumann", "coast": "neumann", "advection": "centred",
-    "initial": "stationary",
+    "initial": "stationary", "noise_length": 0.0, "noise_alpha": 2,
 }  # fmt: skip
 """Attributes of the Dataset of a prior that say what its numbers belong to, with what is meant
-where they are not given."""
+where they are not given. The driving noise is smooth over ``noise_length`` (km)."""
 
 _DAY = 86_400.0
 _KM = 1_000.0
@@ -97,13 +98,20 @@ class PriorRecipe:
         far = np.where(land, 1.0, _KM * maps["length"])
         bare = from_physical(shape, alpha=alpha, longest=far,
                              time=np.where(land, 1.0, maps["decay_time"]), **numbers)  # fmt: skip
-        unit = local_std(bare, operator.mesh, dt=self.step, alpha=alpha)
+        noise = self._noise(operator.mesh)
+        unit = local_std(bare, operator.mesh, dt=self.step, alpha=alpha, noise=noise)
         parameters = SpdeParameters.of(
             shape, kappa=bare.kappa, tau=std / unit, m1=bare.m1, m2=bare.m2, v1=bare.v1,
             v2=bare.v2, gamma=bare.gamma, beta=bare.beta, land=land,
         )  # fmt: skip
         return SpaceTime(operator, parameters, steps=steps, dt=self.step, alpha=alpha,
-                         initial=self.settings["initial"])  # fmt: skip
+                         initial=self.settings["initial"], noise=noise)  # fmt: skip
+
+    def _noise(self, mesh: Mesh) -> ColouredNoise | None:
+        """Smoothing of the noise of the settings."""
+        far = float(self.settings.get("noise_length", 0.0))
+        alpha = int(self.settings.get("noise_alpha", 2))
+        return ColouredNoise(mesh, _KM * far, alpha) if far > 0.0 else None
 
     def physical(self, parameters: SpdeParameters, mesh: Mesh) -> dict[str, Float]:
         """Variables of the Dataset (ny, nx) of the parameters of one step; canonical."""
@@ -222,23 +230,31 @@ def varying(prior: xr.Dataset) -> str | None:
 
 
 def check_names(
-    alpha: Any, boundary: str, coast: str, advection: str, initial: str = "stationary"
-) -> None:
+    alpha: Any, boundary: str, coast: str, advection: str, initial: str = "stationary",
+    noise_length: Any = 0.0, noise_alpha: Any = 2,
+) -> None:  # fmt: skip
     """Check names and powers.
 
     Parameters
     ----------
-    alpha, boundary, coast, advection, initial
+    alpha, boundary, coast, advection, initial, noise_length, noise_alpha
         Settings of a prior.
 
     Raises
     ------
     UnknownNameError
         For an unknown one.
+    ParameterError
+        If the length of the noise is no number >= 0.
     """
+    if not np.issubdtype(type(noise_length), np.number) or not 0.0 <= noise_length < np.inf:
+        raise ParameterError(
+            f"noise_length={noise_length!r} of the prior; expected km, 0 for white noise"
+        )
     for name, given, known in (
         ("alpha", alpha, ALPHAS), ("boundary", boundary, COASTS), ("coast", coast, COASTS),
         ("advection", advection, ADVECTIONS), ("initial", initial, INITIALS),
+        ("noise_alpha", noise_alpha, NOISE_ALPHAS),
     ):  # fmt: skip
         if given not in known:
             raise unknown(name, given, map(str, known))

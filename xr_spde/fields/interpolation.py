@@ -110,7 +110,7 @@ class SpaceTimePosterior:
         self.rows.eliminate_zeros()
         self._turned = sp.csr_array(self.rows.T)
         self._information = sp.csr_array(self._turned @ sp.diags_array(1.0 / variance) @ self.rows)
-        reach = max(2 * prior.reach, spread(self.rows, prior))
+        reach = max(prior.coupling, spread(self.rows, prior))
         self.blocks = plan(prior, reach=reach, solver=solver)
         LOGGER.info("%d steps on %s, solver=%r: %s", prior.total, prior.operator.mesh.shape,
                     solver, self.blocks)  # fmt: skip

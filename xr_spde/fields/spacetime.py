@@ -29,6 +29,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, SolverError, unknown
+from xr_spde.fields.driving_noise import ColouredNoise
 from xr_spde.fields.spde import SpdeOperator, SpdeParameters
 from xr_spde.solvers.grid_factor import GridFactor
 
@@ -69,6 +70,9 @@ class SpaceTime:
         factors and draws couples nodes at most ``2 * reach`` apart.
     burn_in : int, default 0
         Steps in front of the window, with the parameters of its first one; they are unknowns too.
+    noise : ColouredNoise, optional
+        Smoothing of the noise in space; white by default. The first state is then stationary where
+        the operator commutes with the smoothing: constant parameters and a round H.
 
     Attributes
     ----------
@@ -95,6 +99,7 @@ class SpaceTime:
         alpha: int = 4,
         initial: str | sp.csc_array = "stationary",
         burn_in: int = 0,
+        noise: ColouredNoise | None = None,
     ) -> None:
         if alpha not in ALPHAS:
             raise unknown("alpha", alpha, map(str, ALPHAS))
@@ -115,9 +120,10 @@ class SpaceTime:
             raise ParameterError(f"initial has shape {initial.shape}; expected {(n, n)}")
         self.operator, self.parameters, self.steps = operator, parameters, int(steps)
         self.dt, self.alpha, self.initial, self.burn_in = float(dt), alpha, initial, int(burn_in)
-        self.total = self.steps + self.burn_in
+        self.total, self.noise = self.steps + self.burn_in, noise
         self.sea = operator.mesh.sea
         self._matrices: dict[int, tuple[sp.csr_array, sp.csr_array]] = {}
+        self._weights: dict[int, sp.csr_array] = {}
         self._factored: tuple[int, GridFactor] | None = None
         self._first: GridFactor | None = None
 
@@ -136,15 +142,39 @@ class SpaceTime:
         """Largest distance of nodes that a step couples, in rows or columns."""
         return self.operator.reach * self.power
 
+    @property
+    def coupling(self) -> int:
+        """Largest distance of nodes that the precision couples, in rows or columns."""
+        return 2 * (self.reach + (0 if self.noise is None else self.noise.reach))
+
     def set_of(self, step: int) -> int:
         """Which set of parameters a step has."""
         return 0 if self.parameters.steps == 1 else max(step - self.burn_in, 0)
 
     def weight(self, step: int) -> Float:
-        """Return the precision W of the noise of a step (n,), one on land."""
+        """Return the precision of white noise of a step (n,), one on land."""
         tau = self.parameters.tau[self.set_of(step)].ravel()
         noise = self.operator.mesh.area / (self.dt * tau**2)
         return np.where(self.sea > 0.0, noise, 1.0)
+
+    def noise_precision(self, step: int) -> sp.csr_array:
+        """Precision W of the noise of a step (n, n), the identity on land."""
+        which = self.set_of(step)
+        if which not in self._weights:
+            weight = self.weight(step)
+            if self.noise is None:
+                found = sp.diags_array(weight)
+            else:
+                root = np.sqrt(weight / self._area)
+                inner = self.noise.matrix.T @ sp.diags_array(self._area) @ self.noise.matrix
+                found = sp.diags_array(root) @ inner @ sp.diags_array(root)
+            self._weights[which] = sp.csr_array(found)
+        return self._weights[which]
+
+    @property
+    def _area(self) -> Float:
+        """Areas of cells, one on land."""
+        return np.where(self.sea > 0.0, self.operator.mesh.area, 1.0)
 
     def spatial(self, step: int) -> sp.csc_array:
         """Matrix of ``kappa^2 + m.grad - div H grad`` of a step (n, n)."""
@@ -202,10 +232,10 @@ class SpaceTime:
         if not isinstance(self.initial, str):
             return sp.csc_array(self.initial)
         matrix, turned = self._pair(0)
-        weight = self.weight(0)
-        found = turned @ sp.diags_array(weight) @ matrix
+        weight = self.noise_precision(0)
+        found = turned @ weight @ matrix
         if self.initial == "stationary":
-            found = found - sp.diags_array(weight * self.sea)
+            found = found - sp.diags_array(self.sea) @ weight
         return sp.csc_array(found)
 
     def first_factor(self) -> GridFactor:
@@ -223,7 +253,7 @@ class SpaceTime:
         if self._first is not None:
             return self._first
         try:
-            self._first = self.factorise(self.first(), 2 * self.reach, symmetric=True)
+            self._first = self.factorise(self.first(), self.coupling, symmetric=True)
         except SolverError as error:
             raise SolverError(
                 f"the precision of the first state is not positive definite: {error}. Where tau or "
@@ -248,15 +278,15 @@ class SpaceTime:
             own = self.first()
         else:
             matrix, turned = self._pair(step)
-            own = sp.csc_array(turned @ sp.diags_array(self.weight(step)) @ matrix)
+            own = sp.csc_array(turned @ self.noise_precision(step) @ matrix)
         if step + 1 < self.total:
-            own = sp.csc_array(own + sp.diags_array(self.sea * self.weight(step + 1)))
+            own = sp.csc_array(own + sp.diags_array(self.sea) @ self.noise_precision(step + 1))
         return own
 
     def block_below(self, step: int) -> sp.csc_array:
         """Block of the precision between a step (rows) and the one before (columns)."""
         turned = self._pair(step)[1]
-        return sp.csc_array(-(turned @ sp.diags_array(self.sea * self.weight(step))))
+        return sp.csc_array(-(turned @ self.noise_precision(step) @ sp.diags_array(self.sea)))
 
     def apply(self, x: Float) -> Float:
         """Product of the precision with vectors, step by step.
@@ -275,7 +305,7 @@ class SpaceTime:
         out[0] = self._apply_first(states[0])
         for step in range(1, self.total):
             matrix, turned = self._pair(step)
-            weighed = self.weight(step)[:, None] * self._noise(matrix, states, step)
+            weighed = self.noise_precision(step) @ self._noise(matrix, states, step)
             out[step] = turned @ weighed
             out[step - 1] -= self.sea[:, None] * weighed
         return out.reshape(x.shape)
@@ -284,10 +314,10 @@ class SpaceTime:
         if not isinstance(self.initial, str):
             return np.asarray(self.initial @ state)
         matrix, turned = self._pair(0)
-        weight = self.weight(0)[:, None]
-        found = turned @ (weight * (matrix @ state))
+        weight = self.noise_precision(0)
+        found = turned @ (weight @ (matrix @ state))
         if self.initial == "stationary":
-            found -= self.sea[:, None] * weight * state
+            found -= self.sea[:, None] * (weight @ state)
         return np.asarray(found)
 
     def _noise(self, matrix: sp.csr_array, states: Float, step: int) -> Float:
@@ -309,7 +339,7 @@ class SpaceTime:
         found = np.einsum("ik,ik->k", states[0], self._apply_first(states[0]))
         for step in range(1, self.total):
             noise = self._noise(self.transition(step), states, step)
-            found += np.einsum("ik,ik,i->k", noise, noise, self.weight(step))
+            found += np.einsum("ik,ik->k", noise, self.noise_precision(step) @ noise)
         return np.asarray(found.reshape(x.shape[1:]))
 
     def log_determinant(self) -> float:
@@ -319,6 +349,7 @@ class SpaceTime:
             which = self.set_of(step)
             if which not in known:
                 weights = float(np.log(self.weight(step)) @ self.sea)
+                weights += 0.0 if self.noise is None else 2.0 * self.noise.log_determinant()
                 known[which] = 2.0 * self.factor(step).logdet() + weights
             total += known[which]
         return total
@@ -349,7 +380,15 @@ class SpaceTime:
         state = self.sea[:, None] * self.first_factor().sample(noise[:, 0].T)
         out[:, 0] = state.T
         for step in range(1, self.total):
-            forced = state + noise[:, step].T / np.sqrt(self.weight(step))[:, None]
+            forced = state + self._force(step, noise[:, step].T)
             state = self.sea[:, None] * self.factor(step).solve(forced)
             out[:, step] = state.T
         return out
+
+    def _force(self, step: int, white: Float) -> Float:
+        """Noise of a step (n, K) from white noise."""
+        root = np.sqrt(self.weight(step))[:, None]
+        if self.noise is None:
+            return np.asarray(white / root)
+        area = np.sqrt(self._area)[:, None]
+        return np.asarray(self.noise.solve(white / area) * area / root)

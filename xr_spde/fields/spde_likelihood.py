@@ -73,6 +73,10 @@ class ParameterGradient:
     """Gradient by the entries of A and by W, gathered over steps and windows."""
 
     def __init__(self, prior: SpaceTime) -> None:
+        if prior.noise is not None:
+            raise ParameterError(
+                "the likelihood knows white noise only; expected a prior without noise="
+            )
         sets, n = prior.parameters.steps, prior.nodes
         self.prior = prior
         self.coefficients = np.zeros((sets, len(COEFFICIENTS), n))

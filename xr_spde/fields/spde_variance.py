@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_spde.fields.driving_noise import ColouredNoise
 from xr_spde.fields.mesh import Mesh
 from xr_spde.fields.spde import SpdeParameters
 
@@ -25,7 +26,10 @@ _GRADING = 3
 _BLOCK = 256
 
 
-def local_std(parameters: SpdeParameters, mesh: Mesh, *, dt: float, alpha: int) -> Float:
+def local_std(
+    parameters: SpdeParameters, mesh: Mesh, *, dt: float, alpha: int,
+    noise: ColouredNoise | None = None,
+) -> Float:  # fmt: skip
     """Stationary standard deviation with the parameters of every node.
 
     Parameters
@@ -38,6 +42,8 @@ def local_std(parameters: SpdeParameters, mesh: Mesh, *, dt: float, alpha: int) 
         Length of a step.
     alpha : {2, 4}
         Power.
+    noise : ColouredNoise, optional
+        Smoothing of the noise.
 
     Returns
     -------
@@ -47,12 +53,14 @@ def local_std(parameters: SpdeParameters, mesh: Mesh, *, dt: float, alpha: int) 
     """
     p = parameters
     h11, h22, h12 = p.gamma + p.beta * p.v1**2, p.gamma + p.beta * p.v2**2, p.beta * p.v1 * p.v2
-    given = (p.kappa**2, h11 / mesh.dx**2, h22 / mesh.dy**2, h12 / (mesh.dx * mesh.dy),
-             p.m1 / mesh.dx, p.m2 / mesh.dy)  # fmt: skip
-    table = np.stack([one.ravel() for one in given], axis=1)
+    given = [p.kappa**2, h11 / mesh.dx**2, h22 / mesh.dy**2, h12 / (mesh.dx * mesh.dy),
+             p.m1 / mesh.dx, p.m2 / mesh.dy]  # fmt: skip
+    if noise is not None:
+        given += [(noise.length / mesh.dx) ** 2, (noise.length / mesh.dy) ** 2]
+    table = np.stack([np.broadcast_to(one, p.kappa.shape).ravel() for one in given], axis=1)
     rows, place = np.unique(table, axis=0, return_inverse=True)
     variance = np.concatenate(
-        [_variance(rows[k : k + _BLOCK], dt, alpha) for k in range(0, len(rows), _BLOCK)]
+        [_variance(rows[k : k + _BLOCK], dt, alpha, noise) for k in range(0, len(rows), _BLOCK)]
     )
     found = variance[place.ravel()].reshape(p.kappa.shape) / (mesh.dx * mesh.dy)
     return np.asarray(p.tau * np.sqrt(found))
@@ -69,7 +77,7 @@ def _waves() -> tuple[Float, Float, Float]:
     return wx.ravel(), wy.ravel(), weights.ravel()
 
 
-def _variance(rows: Float, dt: float, alpha: int) -> Float:
+def _variance(rows: Float, dt: float, alpha: int, noise: ColouredNoise | None) -> Float:
     """Variance times the area of a cell, for tau = 1."""
     wx, wy, weights = _waves()
     kappa2, h11, h22, h12, m1, m2 = (rows[:, k, None] for k in range(6))
@@ -81,4 +89,9 @@ def _variance(rows: Float, dt: float, alpha: int) -> Float:
     else:
         drift = dt * real ** (alpha // 2)
         damping = drift * (2.0 + drift)
-    return np.asarray((dt / damping) @ weights)
+    power = dt / damping
+    if noise is not None:
+        across, along = rows[:, 6, None], rows[:, 7, None]
+        smooth = across * (2.0 - 2.0 * np.cos(wx)) + along * (2.0 - 2.0 * np.cos(wy))
+        power = power / (1.0 + smooth) ** noise.alpha
+    return np.asarray(power @ weights)
