@@ -189,6 +189,53 @@ class LatentAccessor(Generic[Obj]):
             y=y,
         )
 
+    def evolve(
+        self,
+        time: Any,
+        *,
+        velocity: xr.Dataset | None = None,
+        operator: str | Operator | Callable[..., Any] = "advection",
+        parameters: Mapping[str, Any] | None = None,
+        dim: str | None = None,
+        x: str | None = None,
+        y: str | None = None,
+    ) -> Obj:
+        """Evolve one image with a velocity, to any times after it (or before).
+
+        Parameters
+        ----------
+        time : str, date, number, or array_like of these
+            One time, or several along the time axis.
+        velocity : Dataset, optional
+            ``u`` and ``v`` in m s-1: what `velocity` returned, or any other on the same grid,
+            steady or along a time axis.
+        operator : str, Operator or callable
+            What happens: "advection", "conservation", "advection-diffusion" ...
+        parameters : mapping, optional
+            What the operator needs besides the velocity, in m and s.
+        dim : str, optional
+            Name of the coordinate of time.
+        x, y : str, optional
+            Names of the horizontal axes.
+
+        Returns
+        -------
+        DataArray or Dataset (time, ..., y, x)
+            Like the image; see `xr_spde.latent.evolve`.
+        """
+        from xr_spde import latent
+
+        return latent.evolve(
+            self._obj,
+            time,
+            velocity=velocity,
+            operator=operator,
+            parameters=parameters,
+            dim=dim,
+            x=x,
+            y=y,
+        )
+
     def compare(
         self,
         truth: xr.DataArray | xr.Dataset,
@@ -246,7 +293,7 @@ class LatentAccessor(Generic[Obj]):
 
 @xr.register_dataarray_accessor("latent")
 class LatentDataArrayAccessor(LatentAccessor[xr.DataArray]):
-    """Images of one variable: `interpolate`, `velocity`, `compare`, `calibrate` and models.
+    """Images of one variable: `interpolate`, `velocity`, `evolve`, `compare`, and models of them.
 
     Examples
     --------
@@ -364,4 +411,4 @@ class LatentDataArrayAccessor(LatentAccessor[xr.DataArray]):
 
 @xr.register_dataset_accessor("latent")
 class LatentDatasetAccessor(LatentAccessor[xr.Dataset]):
-    """Images of several variables: `interpolate`, `velocity`, `compare`."""
+    """Images of several variables: `interpolate`, `velocity`, `evolve`, `compare`."""

@@ -80,16 +80,44 @@ class TimeAxis:
             coordinate = da.coords[name].reset_coords(drop=True)
         else:
             coordinate = xr.DataArray(np.arange(da.sizes[name], dtype=np.float64), dims=name)
+        axis = cls._of(name, coordinate)
+        axis._check()
+        return axis
+
+    @classmethod
+    def starting_at(cls, start: xr.DataArray) -> TimeAxis:
+        """Axis of which one time alone is known, its first.
+
+        Parameters
+        ----------
+        start : DataArray ()
+            The time, with the name of the axis.
+
+        Returns
+        -------
+        TimeAxis
+
+        Raises
+        ------
+        ParameterError
+            For something that is no time, or a missing one.
+        """
+        name = str(start.name)
+        axis = cls._of(name, start.reset_coords(drop=True).expand_dims(name))
+        if not np.isfinite(axis.numbers).all():
+            raise ParameterError(f"the coordinate {name!r} is missing; give the frame its time")
+        return axis
+
+    @classmethod
+    def _of(cls, name: str, coordinate: xr.DataArray) -> TimeAxis:
         kind = _kind(coordinate)
         units = str(coordinate.attrs.get("units", "")).strip().lower()
         unit = _SECONDS.get(units, float("nan")) if kind == "number" else 1.0
         numbers = elapsed(coordinate.values, coordinate.values[0], kind)
         factor = unit if kind == "number" and np.isfinite(unit) else 1.0
-        axis = cls(
+        return cls(
             name, coordinate, kind, float("nan") if np.isnan(unit) else 1.0, numbers * factor
         )
-        axis._check()
-        return axis
 
     def _check(self) -> None:
         n = self.numbers.size

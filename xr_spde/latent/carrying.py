@@ -21,7 +21,7 @@ from xr_spde.latent.paths import BOUND, fits_along, given_motion
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
 from xr_spde.latent.sequence import ChangingMotion
 
-__all__ = ["carried_frames", "described", "fields_of", "follows_values"]
+__all__ = ["carried_frames", "described", "fields_of", "follows_values", "same_order"]
 
 
 def follows_values(which: Operator) -> bool:
@@ -91,7 +91,7 @@ def fields_of(
         if isinstance(value, xr.DataArray) and value.ndim:
             own = Grid.from_object(value, x=grid.x_dim, y=grid.y_dim)
             same_grid(grid, own, names=("the images", f"parameter {name!r}"))
-            _same_order(own, grid, f"parameter {name!r}")
+            same_order(own, grid, f"parameter {name!r}")
             space = {grid.y_dim: -1, grid.x_dim: -1}
             # labels of the images come back with the result
             bare = value.drop_vars(list(value.coords))
@@ -106,8 +106,23 @@ def fields_of(
     return numbers, fields
 
 
-def _same_order(own: Grid, grid: Grid, what: str) -> None:
-    """Refuse cells in another order."""
+def same_order(own: Grid, grid: Grid, what: str) -> None:
+    """Refuse cells that are stored in another order than those of the images.
+
+    Parameters
+    ----------
+    own : Grid
+        Of what is given.
+    grid : Grid
+        Of the images.
+    what : str
+        Its name, for the message.
+
+    Raises
+    ------
+    ParameterError
+        Rows or columns run the other way, or begin elsewhere.
+    """
     if (own.y_descending, own.x_descending, own.roll) != (
         grid.y_descending,
         grid.x_descending,

@@ -33,7 +33,14 @@ from xr_spde.fields.sampling import sample
 from xr_spde.fields.unsteady import PER_SPAN, trace, velocity_at
 from xr_spde.latent.motion import Motion, fit_motion
 
-__all__ = ["PATHS", "ChangingMotion", "end_velocities", "fit_sequence", "held_velocities"]
+__all__ = [
+    "PATHS",
+    "ChangingMotion",
+    "end_velocities",
+    "fit_sequence",
+    "held_velocities",
+    "parabola",
+]
 
 Float = NDArray[np.floating]
 
@@ -58,10 +65,7 @@ class ChangingMotion(Motion):
     @property
     def coefficients(self) -> Float:
         """Velocity (3, 2, ny, nx) as :mod:`xr_spde.fields.unsteady` takes it."""
-        if self.ends is None:  # steady
-            return self.velocity[None]
-        first, last = self.ends
-        return np.stack([self.velocity, (last - first) / 2, (first + last) / 2 - self.velocity])
+        return self.velocity[None] if self.ends is None else parabola(self.velocity, self.ends)
 
     def reversed(self) -> ChangingMotion:
         """Return the motion from the second image to the first."""
@@ -98,6 +102,25 @@ class ChangingMotion(Motion):
         if b != since:
             places = departure(velocity_at(parts, b), b - since, start=places, periodic_x=wrap)
         return places
+
+
+def parabola(mean: Float, ends: Float) -> Float:
+    """Velocity of an interval from its mean and that at its ends.
+
+    Parameters
+    ----------
+    mean : ndarray (2, ny, nx)
+        Over the interval.
+    ends : ndarray (2, 2, ny, nx)
+        At its beginning and end.
+
+    Returns
+    -------
+    ndarray (3, 2, ny, nx)
+        Coefficients as :mod:`xr_spde.fields.unsteady` takes them.
+    """
+    first, last = ends
+    return np.stack([mean, (last - first) / 2, (first + last) / 2 - mean])
 
 
 def end_velocities(
