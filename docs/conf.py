@@ -89,6 +89,7 @@ RESULTS = {
     "climate": "Real data",
     "in_between": "The frame between two images",
     "latent_model": "The latent model of two images",
+    "latent_sensitivity": "Sensitivity of the latent model",
     "sea_ice": "Drift of sea ice",
     "climate_networks": "Networks on real data",
 }

@@ -368,6 +368,42 @@ class LatentDataArrayAccessor(LatentAccessor[xr.DataArray]):
 
         return latent.fit(self._obj, seed=seed, dim=dim, x=x, y=y, **settings)
 
+    def sensitivity(
+        self,
+        truth: xr.DataArray | None = None,
+        *,
+        vary: Mapping[str, Sequence[Any]] | None = None,
+        design: str = "one-at-a-time",
+        samples: int = 16,
+        **settings: Any,
+    ) -> xr.Dataset:
+        """Fit the latent model again and again with other settings (needs torch).
+
+        Parameters
+        ----------
+        truth : DataArray, optional
+            Frames between that were withheld.
+        vary : mapping of str to sequence, optional
+            Values of settings; see `xr_spde.latent.sensitivity`.
+        design : {"one-at-a-time", "latin", "sobol"}
+            Each setting by itself, or all at once.
+        samples : int
+            Number of runs of "latin" and "sobol".
+        **settings
+            Further arguments of `xr_spde.latent.sensitivity`, such as ``store``, and of all fits.
+
+        Returns
+        -------
+        Dataset (run)
+            Residuals, speed, errors and warnings; `xr_spde.latent.sensitivity_effects` sums them
+            up.
+        """
+        from xr_spde import latent
+
+        return latent.sensitivity(
+            self._obj, truth, vary=vary, design=design, samples=samples, **settings
+        )
+
     def encode(
         self, model: LatentDynamics, *, x: str | None = None, y: str | None = None
     ) -> xr.DataArray:
