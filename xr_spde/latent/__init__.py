@@ -2,9 +2,9 @@
 
 `interpolate` gives frames at any time, `velocity` the motion in metres per second, `evolve` what
 becomes of one image in a velocity, `compare_methods` scores methods on frames that were withheld,
-`calibrate` learns from such frames how large errors are, and `fit` returns the latent model, between
-whose states and images `encode` and `decode` translate; `sensitivity` tells how much that model
-depends on its settings. The modules behind them work on arrays without labels.
+`calibrate` learns from such frames how large errors are, and `fit` returns the latent model,
+between whose states and images `encode` and `decode` translate; `sensitivity` tells how much that
+model depends on its settings. The modules behind them work on arrays without labels.
 """
 
 from __future__ import annotations
