@@ -292,6 +292,13 @@ BAD = {
     "twice": (lambda da: da.isel(time=[0, 1, 1]), ParameterError, "occurs twice"),
     "unsorted": (lambda da: da.isel(time=[1, 0]), ParameterError, "sortby"),
     "no data": (lambda da: da.where(da.orbit != 1), ParameterError, "first image has no data"),
+    "of two grids": (
+        lambda da: xr.concat(
+            [da.isel(time=0), da.isel(time=1).assign_coords(x=da.x + 250.0)], "time", join="outer"
+        ),
+        ParameterError,
+        "different grids",
+    ),
     "constant": (lambda da: da.where(da.orbit != 2, 1.0), ParameterError, "is constant"),
     "infinite": (lambda da: da.where(da.x > 0, np.inf), ParameterError, "infinite"),
     "complex": (lambda da: da + 1j, DTypeError, "real numbers"),

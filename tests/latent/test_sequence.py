@@ -182,3 +182,13 @@ def test_two_frames_tell_no_change_and_what_would_be_ignored_is_refused(images, 
         images.latent.interpolate("2020-03-01T03", method="linear", path="steady")
     with pytest.raises(ParameterError, match="increase"):
         fit_sequence(list(images.values), [0.0, 0.0, 1.0])
+
+
+def test_a_neighbour_without_data_is_told_and_left_out(images):
+    more = xr.concat([images, images.isel(time=[0]).assign_coords(
+        time=images.time.values[[-1]] + np.timedelta64(6, "h")) * np.nan], "time")  # fmt: skip
+    with pytest.warns(UserWarning, match="taken not to change towards it"):
+        found = more.latent.interpolate("2020-03-01T09")
+    np.testing.assert_allclose(found, images.latent.interpolate("2020-03-01T09"), atol=1e-9)
+    with pytest.raises(ParameterError, match="leave that frame out"):
+        more.latent.interpolate("2020-03-01T15")

@@ -78,7 +78,8 @@ def fits_along(
         return frames.fits(which, settings)
     around = np.clip(which[:, None] + np.array([-1, 0, 1], which.dtype), 0, count - 1)
     needed = np.unique(around).astype(which.dtype)
-    fitted = frames.fits(needed, settings)
+    around_only = {int(k) for k in np.setdiff1d(needed, which)}
+    fitted = frames.fits(needed, settings, optional=around_only)
     q = fitted["q"]
     arguments = []
     for shift in (0, -1, 1):
@@ -113,9 +114,9 @@ def _ends(
     grid: Grid,
     cells: Cells,
 ) -> NDArray[Any]:
-    """Velocity at both ends of one interval; a length of NaN stands for no neighbour."""
+    """Velocity at both ends of one interval; NaN stands for no neighbour."""
     neighbours = [
-        None if np.isnan(span) else (grid.to_canonical(other), float(span))
+        None if np.isnan(span) or np.isnan(other).all() else (grid.to_canonical(other), float(span))
         for other, span in ((before, its), (after, its_too))
     ]
     found = end_velocities(

@@ -64,14 +64,30 @@ def check_pair(u0: ArrayLike, u1: ArrayLike) -> tuple[NDArray[np.floating], NDAr
     for name, image in zip(("first", "second"), images, strict=True):
         values = image[np.isfinite(image)]
         infinite = bool(np.isinf(image).any())
-        if infinite or not values.size:
-            what = "infinite values" if infinite else "no data"
-            raise ParameterError(f"the {name} image has {what}; mark what is missing as NaN")
+        if infinite:
+            raise ParameterError(
+                f"the {name} image has infinite values; mark what is missing as NaN"
+            )
+        if not values.size:
+            raise ParameterError(f"the {name} image has no data; leave that frame out")
+        if _combed(image):
+            raise ParameterError(
+                f"the {name} image has data only in rows or columns that alternate with empty ones,"
+                " as of frames on different grids that were joined; bring them to one grid first, "
+                "for instance with .interp_like()"
+            )
         if np.ptp(values.astype(np.float64)) == 0:
             raise ParameterError(
                 f"the {name} image is constant ({values[0]:g}); motion needs something to follow"
             )
     return images[0].astype(dtype), images[1].astype(dtype)
+
+
+def _combed(image: NDArray[Any]) -> bool:
+    """Whether empty rows or columns alternate with others again and again."""
+    filled = np.isfinite(image)
+    turns = [np.abs(np.diff(filled.any(axis=axis).astype(np.int8))).sum() for axis in (0, 1)]
+    return any(count > n // 3 for count, n in zip(turns, image.shape[::-1], strict=True))
 
 
 @dataclass(frozen=True, eq=False)

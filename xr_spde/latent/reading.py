@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import GridError, ParameterError
+from xr_spde._core.warn import warn
 from xr_spde.fields.cells import Cells
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid
@@ -122,7 +123,13 @@ class ImageSequence:
             both.append(part)
         return both[0], both[1]
 
-    def fits(self, which: NDArray[np.intp], settings: Mapping[str, Any]) -> dict[str, xr.DataArray]:
+    def fits(
+        self,
+        which: NDArray[np.intp],
+        settings: Mapping[str, Any],
+        *,
+        optional: Collection[int] = (),
+    ) -> dict[str, xr.DataArray]:
         """Fit the motion of intervals; one task each where lazy.
 
         Parameters
@@ -132,6 +139,8 @@ class ImageSequence:
         settings : mapping
             Of `xr_spde.latent.motion.fit_motion`; also ``restarts`` and ``seed`` of
             `xr_spde.latent.uncertainty.refit_spread`.
+        optional : collection of int
+            Intervals that may have no motion, for want of data: a warning then, and NaN.
 
         Returns
         -------
@@ -160,6 +169,7 @@ class ImageSequence:
                 "grid": self.grid,
                 "cells": self.cells,
                 "names": {int(k): self.described(int(k)) for k in which},
+                "optional": frozenset(optional),
                 **_split(settings),
             },
         )
@@ -211,6 +221,7 @@ def _fit(
     grid: Grid,
     cells: Cells,
     names: Mapping[int, str],
+    optional: Collection[int],
     settings: Mapping[str, Any],
     restarts: int,
     seed: int,
@@ -219,7 +230,13 @@ def _fit(
     try:
         motion = fit_motion(first, second, cells, **settings)
     except ParameterError as error:
-        raise ParameterError(f"no motion {names[int(number)]}: {error}") from error
+        text = f"no motion {names[int(number)]}: {error}"
+        if int(number) not in optional:
+            raise ParameterError(text) from error
+        warn(f"{text}; the velocity is taken not to change towards it")
+        nothing = np.full((2, *u0.shape), np.nan)
+        scalars = dict.fromkeys(("mismatch", "noise", "folded"), np.nan)
+        return {"q": nothing, "spread": nothing, **scalars, "beyond_search": False}
     spread = {}
     if restarts:
         chosen = {name: settings[name] for name in ("search", "smoothness") if name in settings}
