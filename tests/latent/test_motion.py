@@ -50,14 +50,12 @@ def test_small_cases_reach_their_middle(name, ratio, error):
     assert endpoint_error(motion, case) <= error
 
 
-# The aim for floe_rot is 0.42 and 0.9. Seed 100 misses the first with 0.43: a steady velocity
-# cannot follow an edge that sweeps over ground at rest.
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 100, 200])
 @pytest.mark.parametrize(
     ("name", "ratio", "error"),
     [("swirl", 0.36, 0.5), ("lead_open", 0.41, 0.15), ("lead_close", 0.41, 0.15),
-     ("tex_rot", 0.4, 0.5), ("floe_rot", 0.45, 0.95)],
+     ("tex_rot", 0.4, 0.5), ("floe_rot", 0.42, 0.9)],
 )  # fmt: skip
 def test_cases_of_the_specification(name, ratio, error, seed):
     case = make_case(name, seed=seed)

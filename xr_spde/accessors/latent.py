@@ -43,7 +43,7 @@ class LatentAccessor(Generic[Obj]):
         model: LatentDynamics | None = None,
         extrapolate: bool = False,
         kernel: str = "cubic",
-        blend: str = "area",
+        blend: str = "auto",
         path: str = "smooth",
         operator: str | Operator | Callable[..., Any] = "advection",
         parameters: Mapping[str, Any] | None = None,
@@ -242,7 +242,7 @@ class LatentAccessor(Generic[Obj]):
         truth: xr.DataArray | xr.Dataset,
         *,
         methods: Sequence[str] | None = None,
-        blend: str = "area",
+        blend: str = "auto",
         model: LatentDynamics | None = None,
         seed: Seed = 0,
         dim: str | None = None,
@@ -259,7 +259,7 @@ class LatentAccessor(Generic[Obj]):
         methods : sequence of str, optional
             "field", "latent" and names of `xr_spde.latent.baselines.BASELINES`; by default all but
             "latent".
-        blend : {"area", "expected"}
+        blend : {"auto", "area", "expected"}
             Of "field".
         model : LatentDynamics, optional
             Of "latent": what `fit` returned for these frames, instead of a new fit.

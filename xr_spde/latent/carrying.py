@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,12 @@ from xr_spde.fields.transport import OPERATORS, Advection, AdvectionSource, Cons
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.latent.frames import frame_between
+from xr_spde.latent.layers import Layers, find_layers
 from xr_spde.latent.operators import check_parameters, frame_by
 from xr_spde.latent.paths import BOUND, fits_along, given_motion
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
 from xr_spde.latent.sequence import ChangingMotion
+from xr_spde.solvers.cache import FACTORS
 
 __all__ = ["carried_frames", "described", "fields_of", "follows_values", "same_order"]
 
@@ -227,8 +231,11 @@ def _frame(
         for name, part in zip(names, moved, strict=True)
     }
     q, ends = given.pop("q"), given.pop("ends", None)
-    motion = ChangingMotion(q, cells, float("nan"), ends=ends)
     first, second = (grid.to_canonical(u) for u in (u0, u1))
+    layers = None
+    if operator == Advection() and how.get("blend") == "auto" and ends is None:
+        layers = _layers(first, second, q, cells)
+    motion = ChangingMotion(q, cells, float("nan"), ends=ends, layers=layers)
     if operator == Advection():
         made = frame_between(first, second, motion, float(tau), extrapolate=True, **how)
     else:
@@ -243,3 +250,25 @@ def _frame(
         )
     parts = {"image": made.image, "disagreement": made.disagreement, "seen": made.seen}
     return {name: grid.from_canonical(part) for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Layers or none, as the cache keeps them."""
+
+    layers: Layers | None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.layers is None else self.layers.nbytes
+
+
+def _layers(u0: NDArray[Any], u1: NDArray[Any], q: NDArray[Any], cells: Cells) -> Layers | None:
+    """Layers of one interval, looked for once for all its frames."""
+    content = hashlib.blake2b(digest_size=20)
+    for part in (u0, u1, q):
+        content.update(f"{part.shape} {part.dtype}".encode())
+        content.update(part.tobytes())
+    wrap = cells.periodic_x
+    key = ("layers", wrap, content.hexdigest())
+    return FACTORS.get(key, lambda: _Found(find_layers(u0, u1, q, periodic_x=wrap))).layers

@@ -17,6 +17,7 @@ from xr_spde.fields.characteristics import departure, nodes
 from xr_spde.latent.baselines import BASELINES, baseline
 from xr_spde.latent.frames import frame_between
 from xr_spde.latent.motion import Motion, fit_motion
+from xr_spde.latent.occlusion import layered_displacement
 
 if TYPE_CHECKING:
     from xr_spde.latent.dynamics import LatentDynamics
@@ -176,7 +177,10 @@ def displacement_of(motion: Motion) -> Float:
     velocity = np.asarray(motion.velocity, dtype=np.float64)
     y, x = departure(velocity, -1.0, periodic_x=motion.cells.periodic_x)
     rows, columns = nodes(y, motion.cells.shape)
-    return np.stack([x - columns, y - rows])
+    moved = np.stack([x - columns, y - rows])
+    if motion.layers is not None:
+        moved = layered_displacement(moved, motion.layers)
+    return np.asarray(moved, dtype=np.float64)
 
 
 def endpoint_error(found: ArrayLike, truth: ArrayLike) -> float:
@@ -206,7 +210,7 @@ def compare(
     cells: Cells | None = None,
     motion: Motion | None = None,
     model: LatentDynamics | None = None,
-    blend: str = "area",
+    blend: str = "auto",
 ) -> ScoreCard:
     """Score methods on a pair whose frame at one time is known.
 
@@ -231,7 +235,7 @@ def compare(
         A motion that was fitted before, for "field".
     model : LatentDynamics, optional
         A model of this pair that was fitted before, for "latent".
-    blend : {"area", "expected"}
+    blend : {"auto", "area", "expected"}
         Of "field"; see :func:`xr_spde.latent.frames.frame_between`.
 
     Returns

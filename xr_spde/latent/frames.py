@@ -11,10 +11,11 @@ from xr_spde._core.errors import ParameterError, unknown
 from xr_spde.fields.sampling import fill_nearest, sample
 from xr_spde.latent.blending import Carried, Frame, two_sided, visibility
 from xr_spde.latent.motion import Motion
+from xr_spde.latent.occlusion import layered
 
 __all__ = ["BLENDS", "Frame", "expected_blend", "frame_between"]
 
-BLENDS = ("area", "expected")
+BLENDS = ("auto", "area", "expected")
 """Ways to mix what the two images say."""
 
 
@@ -25,7 +26,7 @@ def frame_between(
     tau: float,
     *,
     kernel: str = "cubic",
-    blend: str = "area",
+    blend: str = "auto",
     extrapolate: bool = False,
 ) -> Frame:
     r"""Carry both images to a time and blend them.
@@ -36,8 +37,10 @@ def frame_between(
                       {(1-\tau) c_0 + \tau c_1},
 
     with :math:`c_k` the square of the area that a cell comes from, at most 1: where a lead opens,
-    the image in which it is wide tells what is in it. With ``blend="expected"`` the shares of time
-    give way, scale by scale, to those of least square error; see :func:`expected_blend`.
+    the image in which it is wide tells what is in it. Where the motion has layers, what covers what
+    is followed around their edges instead (:mod:`xr_spde.latent.occlusion`); ``blend="area"`` stays
+    with the steady velocity. With ``blend="expected"`` the shares of time give way, scale by scale,
+    to those of least square error; see :func:`expected_blend`.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ def frame_between(
         Time, 0 to 1.
     kernel : {"cubic", "monotone", "linear"}
         Of the samples; "monotone" keeps to the range of the values around.
-    blend : {"area", "expected"}
+    blend : {"auto", "area", "expected"}
         As above. "expected" is for images that change as they move, such as rain: it loses the
         small scales that cannot be known, and with them most of their error.
     extrapolate : bool
@@ -85,6 +88,8 @@ def frame_between(
         for image, end in zip(images, (0.0, 1.0), strict=True)
     ]
     frame = two_sided(sides[0], sides[1], inside)
+    if blend == "auto" and motion.layers is not None:
+        frame = layered(frame, images[0], images[1], motion.layers, tau, kernel=kernel)
     if blend == "expected" and 0 < tau < 1:
         # where one image does not see, the other stands for both
         first, second = (fill_nearest(np.where(s.known, s.value, frame.image)) for s in sides)

@@ -51,7 +51,7 @@ def interpolate(
     model: LatentDynamics | None = None,
     extrapolate: bool = False,
     kernel: str = "cubic",
-    blend: str = "area",
+    blend: str = "auto",
     path: str = "smooth",
     operator: str | Operator | Callable[..., Any] = "advection",
     parameters: Mapping[str, Any] | None = None,

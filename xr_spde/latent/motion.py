@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,7 @@ from xr_spde._core.errors import ParameterError, unknown
 from xr_spde.fields.cells import Cells
 from xr_spde.fields.characteristics import FlowReport, departure, flow_report
 from xr_spde.latent.descent import STARTS, race, score, sides
+from xr_spde.latent.layers import Layers, find_layers
 from xr_spde.latent.pyramid import (
     QUIET,
     Pair,
@@ -69,6 +70,9 @@ class Motion:
         Whether the motion is about as long as the longest that was searched for.
     brightness : {"constant", "varying"}
         What was followed: values, or patterns alone.
+    layers : Layers, optional
+        Pieces that cover each other as they move, with motions of their own; None where the motion
+        is in one piece or the images do not tell what covers what.
     """
 
     velocity: NDArray[np.floating]
@@ -79,19 +83,12 @@ class Motion:
     noise: float = 0.0
     beyond_search: bool = False
     brightness: str = "constant"
+    layers: Layers | None = None
 
     def reversed(self) -> Motion:
         """Return the motion from the second image to the first."""
-        return Motion(
-            -self.velocity,
-            self.cells,
-            self.mismatch,
-            self.starts,
-            self.report,
-            self.noise,
-            self.beyond_search,
-            self.brightness,
-        )
+        layers = None if self.layers is None else self.layers.reversed()
+        return replace(self, velocity=-self.velocity, layers=layers)
 
     def positions(
         self, at: float, since: float
@@ -196,7 +193,8 @@ def fit_motion(
             stacklevel=2,
         )
     report = flow_report(velocity, 1.0, grid)
-    return Motion(velocity, grid, mismatch, marks, report, noise, beyond, kind)
+    layers = find_layers(first, second, velocity, periodic_x=grid.periodic_x)
+    return Motion(velocity, grid, mismatch, marks, report, noise, beyond, kind, layers)
 
 
 def _check_settings(

@@ -48,7 +48,7 @@ def compare_methods(
     truth: xr.DataArray | xr.Dataset,
     *,
     methods: Sequence[str] | None = None,
-    blend: str = "area",
+    blend: str = "auto",
     model: LatentDynamics | None = None,
     seed: Seed = 0,
     dim: str | None = None,
@@ -69,7 +69,7 @@ def compare_methods(
         Of `interpolate`: ``"field"``, ``"latent"`` (fitted once to all frames, which takes minutes)
         and names of `xr_spde.latent.baselines.BASELINES`; by default all but "latent". Those whose
         library is not installed are passed over with a warning.
-    blend : {"area", "expected"}
+    blend : {"auto", "area", "expected"}
         Of "field"; see `xr_spde.latent.frames.frame_between`.
     model : LatentDynamics, optional
         Of "latent": what `fit` returned for these frames, instead of a new fit.

@@ -267,7 +267,8 @@ def fit_sequence(
     around = zip([None, *each[:-1]], each, [*each[1:], None], found, strict=True)
     return [
         ChangingMotion(
-            **vars(motion),
+            # the pieces of an interval move steadily: they belong to the other kind of path
+            **{**vars(motion), "layers": None},
             ends=end_velocities(*here, before, after, periodic_x=motion.cells.periodic_x),
         )
         for before, here, after, motion in around
