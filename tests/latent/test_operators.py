@@ -153,6 +153,14 @@ def test_noise_raises_the_weights_that_steady_the_motion():
     factor = model.settings.lam_sm / fit_latent_dynamics(noisy, noise=0.0, **few).settings.lam_sm
     assert factor == pytest.approx((model.noise / 0.1) ** 2)
     assert fit_latent_dynamics(frames, **few).settings.lam_sm == 1e-2
+    # noise alone is no reason to distrust a motion, yet a wrong one is still seen
+    drifted = replace(model, velocity=DRIFT[None], classical=DRIFT)
+    right = np.stack([texture(5, Y, X), texture(5, Y - 2, X - 5)])
+    right = right + 0.5 * right.std() * rng.standard_normal(right.shape)
+    assert replace(drifted, frames=right).diagnose().ok
+    assert not replace(drifted, frames=right, noise=0.0).diagnose().ok
+    wrong = replace(drifted, frames=right, velocity=-DRIFT[None]).diagnose()
+    assert {"image", "sides"} <= set(wrong.flags)
 
 
 @pytest.mark.parametrize(

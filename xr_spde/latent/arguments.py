@@ -18,7 +18,7 @@ from xr_spde.latent.windows import settings_from
 if TYPE_CHECKING:
     from xr_spde.nets.latent_settings import LatentSettings
 
-__all__ = ["INITIAL", "check_frames", "chosen_degree", "chosen_settings", "given_start"]
+__all__ = ["INITIAL", "QUIET", "check_frames", "chosen_degree", "chosen_settings", "given_start"]
 
 LOGGER = logging.getLogger(__name__)
 
@@ -27,7 +27,10 @@ INITIAL = ("classical", "none")
 
 Float = NDArray[np.floating]
 
-_QUIET, _MOST = 0.1, 50.0
+QUIET = 0.1
+"""Noise over the standard deviation of the images below which nothing is made of it."""
+
+_MOST = 50.0
 _STEADYING = ("lam_sm", "lam_mag", "lam_r")
 
 
@@ -69,7 +72,7 @@ def chosen_settings(given: dict[str, Any], grid: Cells, noise: float) -> LatentS
             f"patch={given['patch']} on a grid of {grid.shape}; give at most {most}"
         )
     sizes = settings_from(given)
-    factor = min(max(1.0, (noise / _QUIET) ** 2), _MOST)
+    factor = min(max(1.0, (noise / QUIET) ** 2), _MOST)
     if factor > 1:
         LOGGER.info("noise of %.2f of the images: smoothness weighs %.1f times", noise, factor)
     return replace(sizes, **{name: factor * getattr(sizes, name) for name in _STEADYING})

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from xr_spde.fields.characteristics import flow_report
 from xr_spde.fields.unsteady import velocity_at
+from xr_spde.latent.arguments import QUIET
 from xr_spde.latent.dynamics import LatentDynamics
 from xr_spde.latent.motion import fit_motion
 
@@ -48,7 +49,8 @@ class Diagnosis:
     numbers : dict
         ``motion``: mean speed over that of the motion found from the images alone.
         ``latent``, ``image``: root mean square mismatch of the latent states, and of the images,
-        after transport over an interval, relative to without; the worse of both directions.
+        after transport over an interval, relative to without; the worse of both directions. What
+        noise alone explains is taken off where there is much (above 0.1 of the images).
         ``sides``: difference of both sides of the frame in the middle, relative to that of the
         images. ``windows``: mean disagreement of the windows over the mean speed. ``folded``: share
         of cells whose paths cross. All over the worst interval.
@@ -145,12 +147,15 @@ def _interval(model: LatentDynamics, k: int, shares: NDArray[np.float64]) -> dic
     speed, yardstick = (float(np.hypot(*q).mean()) for q in (velocity, classical))
 
     images, states = model.frames, model.latent
+    noise = 2 * model.noise**2 if model.noise > QUIET else 0.0  # of a difference, in variances
+    floor = noise * model.scale[1] ** 2
+    own_floor = noise if model.settings.residual else 0.0  # else a state has no known unit
     latent, image = [], []
     for j, goal, s in ((k, k + 1, s1), (k + 1, k, s0)):
         value, known, _, state = model.carried(j, s)
         seen = known & np.isfinite(images[goal]) & np.isfinite(images[j])
-        latent.append(_ratio(state - states[goal], states[j] - states[goal], seen))
-        image.append(_ratio(value - images[goal], images[j] - images[goal], seen))
+        latent.append(_ratio(state - states[goal], states[j] - states[goal], seen, own_floor))
+        image.append(_ratio(value - images[goal], images[j] - images[goal], seen, floor))
     first, second = (model.carried(j, middle) for j in (k, k + 1))
     seen = first[1] & second[1] & np.isfinite(images[k]) & np.isfinite(images[k + 1])
     report = flow_report(velocity, 1.0, model.cells)
@@ -159,16 +164,18 @@ def _interval(model: LatentDynamics, k: int, shares: NDArray[np.float64]) -> dic
         "motion": 1.0 if yardstick < 0.25 else speed / yardstick,
         "latent": max(latent),
         "image": max(image),
-        "sides": _ratio(second[0] - first[0], images[k + 1] - images[k], seen),
+        "sides": _ratio(second[0] - first[0], images[k + 1] - images[k], seen, floor),
         "windows": length * float(np.hypot(*model.spread).mean()) / max(speed, 0.25),
         "folded": report.folded,
     }
 
 
 def _ratio(
-    after: NDArray[np.floating], before: NDArray[np.floating], seen: NDArray[np.bool_]
+    after: NDArray[np.floating],
+    before: NDArray[np.floating],
+    seen: NDArray[np.bool_],
+    floor: float,
 ) -> float:
-    """Root mean square over that without motion."""
-    sizes = [float(np.sqrt(np.mean(f[..., seen] ** 2))) if seen.any() else 0.0
-             for f in (after, before)]  # fmt: skip
-    return sizes[0] / sizes[1] if sizes[1] > 0 else 0.0
+    """Root mean square, less a mean square of noise, over that without motion."""
+    sizes = [float(np.mean(f[..., seen] ** 2)) if seen.any() else 0.0 for f in (after, before)]
+    return float(np.sqrt(max(sizes[0] - floor, 0.0) / sizes[1])) if sizes[1] > 0 else 0.0
