@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde.fields.spacetime import SpaceTime
-from xr_spde.fields.window_blocks import plan, spread
+from xr_spde.fields.water_factor import WaterFactor
+from xr_spde.fields.window_blocks import factorise, plan, spread
 from xr_spde.solvers.grid_factor import GridFactor
 
 __all__ = ["SpaceTimePosterior"]
@@ -122,7 +123,7 @@ class SpaceTimePosterior:
         return self.prior.total * self.prior.nodes
 
     @cached_property
-    def factors(self) -> list[GridFactor]:
+    def factors(self) -> list[GridFactor | WaterFactor]:
         """Factors of the diagonal blocks of K, made when first asked for."""
         found = []
         for first, last in pairwise(self.blocks.bounds):
@@ -139,9 +140,7 @@ class SpaceTimePosterior:
             matrix = sp.csc_array(
                 sp.block_array(held, format="csc") + self._information[part, part]
             )
-            found.append(
-                self.prior.factorise(matrix, self.blocks.reach, symmetric=True, layers=last - first)
-            )
+            found.append(factorise(self.prior, matrix, self.blocks.reach, last - first))
         return found
 
     @cached_property

@@ -10,16 +10,21 @@ import scipy.sparse as sp
 from xr_spde._core.errors import MemoryGuardError, unknown
 from xr_spde._core.memory import format_bytes, memory_budget
 from xr_spde.fields.spacetime import SpaceTime
+from xr_spde.fields.water_factor import WaterFactor
 from xr_spde.solvers.grid_cut import grid
+from xr_spde.solvers.grid_factor import GridFactor
 from xr_spde.solvers.grid_memory import predict
 
-__all__ = ["DIRECT_WORK", "SOLVERS", "Blocks", "plan", "spread"]
+__all__ = ["DIRECT_WORK", "SOLVERS", "Blocks", "factorise", "plan", "spread"]
 
 SOLVERS = ("auto", "direct", "pcg")
 """One block, several as a preconditioner, or what is predicted to be cheaper."""
 
 DIRECT_WORK = 2e11
 """Operations of a factorisation up to which one block is taken: half a minute on one core."""
+
+SKIP_LAND = 0.75
+"""Share of water below which land is left out of the factors."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,41 @@ def _cut(prior: SpaceTime, reach: int, span: int) -> Blocks:
             for kind, boxes in level.items():
                 pivots, rim = size * made.cut(kind).pivots, size * kind.rim
                 work += many * boxes * (pivots**3 + 2.0 * pivots**2 * rim + pivots * rim**2)
+    if _skips_land(prior):
+        share = float(prior.sea.mean())
+        needed, workspace = int(needed * share), int(workspace * share)
+        work *= share**1.5
     return Blocks(bounds, needed + workspace, work, reach)
+
+
+def _skips_land(prior: SpaceTime) -> bool:
+    return float(prior.sea.mean()) < SKIP_LAND
+
+
+def factorise(
+    prior: SpaceTime, matrix: sp.csc_array, reach: int, layers: int
+) -> GridFactor | WaterFactor:
+    """Factorise a block of a posterior precision.
+
+    Parameters
+    ----------
+    prior : SpaceTime
+        Of the window.
+    matrix : csc_array (layers * n, layers * n)
+        Symmetric positive definite, the identity on land.
+    reach : int
+        Largest distance of coupled nodes.
+    layers : int
+        Steps.
+
+    Returns
+    -------
+    GridFactor or WaterFactor
+        The latter where much of the grid is land.
+    """
+    if _skips_land(prior):
+        return WaterFactor(matrix, prior.operator.mesh, layers)
+    return prior.factorise(matrix, reach, symmetric=True, layers=layers)
 
 
 def plan(prior: SpaceTime, *, reach: int, solver: str = "auto") -> Blocks:

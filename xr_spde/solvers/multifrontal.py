@@ -194,13 +194,15 @@ class MultifrontalFactor:
         front[row[kept], part.find(column[kept])] = self._ordered.data[held][kept]
         return front
 
-    def solve(self, b: Float) -> Float:
+    def solve(self, b: Float, *, width: int = WIDTH) -> Float:
         """Solution of ``A x = b``; the bits of a column do not depend on the others.
 
         Parameters
         ----------
         b : ndarray (n, K)
             Right-hand sides.
+        width : int, default 16
+            So many are solved for at a time; another number gives other last bits.
 
         Returns
         -------
@@ -208,9 +210,9 @@ class MultifrontalFactor:
         """
         out = np.empty(b.shape)
         with single_blas_thread():
-            for start in range(0, b.shape[1], WIDTH):
-                columns = slice(start, min(start + WIDTH, b.shape[1]))
-                block = np.zeros((self.n, WIDTH))
+            for start in range(0, b.shape[1], width):
+                columns = slice(start, min(start + width, b.shape[1]))
+                block = np.zeros((self.n, width))
                 block[:, : columns.stop - start] = b[self._order, columns]
                 for part, (pivots, turned) in zip(self._parts, self._blocks, strict=True):
                     own = slice(part.start, part.stop)
