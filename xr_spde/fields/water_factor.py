@@ -69,9 +69,7 @@ class WaterFactor:
         """
         out = np.array(b, dtype=np.float64)
         right = out.reshape(self._size, -1)
-        right[self._water] = self._held.solve(
-            right[self._water], width=1 if b.ndim == 1 else WIDTH
-        )
+        right[self._water] = self._held.solve(right[self._water], width=1 if b.ndim == 1 else WIDTH)
         return out
 
     def inverse_diagonal(self) -> Float:
