@@ -50,6 +50,8 @@ class LatentAccessor(Generic[Obj]):
         brightness: str = "auto",
         search: float = 0.25,
         smoothness: float | None = None,
+        tile: int | str = "auto",
+        halo: int | str = "auto",
         uncertainty: bool = False,
         calibration: xr.Dataset | None = None,
         level: float = 0.9,
@@ -80,6 +82,8 @@ class LatentAccessor(Generic[Obj]):
             What happens on the way: "advection", "conservation", "advection-source" ...
         parameters : mapping, optional
             What the operator needs besides the velocity, in m and s.
+        tile, halo : int or "auto"
+            Of "field": cells of a tile and around it, for scenes that are not fitted whole.
         uncertainty : bool, default False
             Whether to add ``disagreement`` and ``seen``.
         calibration : Dataset, optional
@@ -116,6 +120,8 @@ class LatentAccessor(Generic[Obj]):
             brightness=brightness,
             search=search,
             smoothness=smoothness,
+            tile=tile,
+            halo=halo,
             uncertainty=uncertainty,
             calibration=calibration,
             level=level,
@@ -137,6 +143,8 @@ class LatentAccessor(Generic[Obj]):
         smoothness: float | None = None,
         components: str = "grid",
         restarts: int = 0,
+        tile: int | str = "auto",
+        halo: int | str = "auto",
         seed: Seed = 0,
         dim: str | None = None,
         x: str | None = None,
@@ -159,6 +167,8 @@ class LatentAccessor(Generic[Obj]):
             Whether to add ``eastward`` and ``northward``.
         restarts : int, default 0
             Number of refits from disturbed starts, for ``u_spread`` and ``v_spread``.
+        tile, halo : int or "auto"
+            Cells of a tile and around it, for scenes that are not fitted whole.
         seed : int, SeedSequence, Generator or None
             Of the refits.
         dim, x, y : str, optional
@@ -184,6 +194,8 @@ class LatentAccessor(Generic[Obj]):
             smoothness=smoothness,
             components=components,
             restarts=restarts,
+            tile=tile,
+            halo=halo,
             seed=seed,
             dim=dim,
             x=x,

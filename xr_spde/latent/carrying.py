@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,15 @@ from xr_spde.fields.cells import Cells
 from xr_spde.fields.evolution import Operator
 from xr_spde.fields.transport import OPERATORS, Advection, AdvectionSource, Conservation
 from xr_spde.labels.grid import Grid, same_grid
-from xr_spde.labels.lazy import Output, apply_core, is_lazy
+from xr_spde.labels.lazy import Output, is_lazy
+from xr_spde.labels.tile_map import Tile
 from xr_spde.latent.frames import frame_between
 from xr_spde.latent.layers import Layers, find_layers
 from xr_spde.latent.operators import check_parameters, frame_by
 from xr_spde.latent.paths import BOUND, fits_along, given_motion
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
 from xr_spde.latent.sequence import ChangingMotion
+from xr_spde.latent.tiled import apply_to_scene
 from xr_spde.solvers.cache import FACTORS
 
 __all__ = ["carried_frames", "described", "fields_of", "follows_values", "same_order"]
@@ -179,16 +182,24 @@ def carried_frames(
     else:
         fitted = {k: q.isel({INTERVAL: needed}) for k, q in given_motion(frames, motion).items()}
     dim = frames.time.dim
-    first, second = frames.ends(which, dim)
+    # scales are blended over the whole image, and an operator may look anywhere
+    local = operator == Advection() and how["blend"] != "expected"
+    settings = fitting["settings"] if local else None
+    whole = frames.plan(settings) is None
+    first, second = frames.ends(which, dim, whole=whole)
     space = (frames.grid.y_dim, frames.grid.x_dim)
     core = {"q": (COMPONENT, *space), "ends": (BOUND, COMPONENT, *space)}
     core = {name: dims for name, dims in core.items() if name in fitted}
     moved = []
     for name, dims in core.items():
         q = fitted[name].isel({INTERVAL: xr.DataArray(place, dims=dim)})
-        moved.append(q.chunk({d: -1 if d in dims else 1 for d in q.dims}) if is_lazy(q) else q)
-    return apply_core(
-        _frame,
+        one = {d: -1 if d in dims else 1 for d in q.dims}
+        moved.append(q.chunk(one) if whole and is_lazy(q) else q)
+    names = (*core, *fields)
+    return apply_to_scene(
+        frames,
+        settings,
+        partial(_frame, names=names, how=dict(how), operator=operator, numbers=numbers),
         first,
         second,
         xr.DataArray(tau, dims=dim),
@@ -200,14 +211,6 @@ def carried_frames(
             "image": Output(space, frames.data.dtype),
             "disagreement": Output(space, frames.data.dtype),
             "seen": Output(space, np.int8),
-        },
-        kwargs={
-            "grid": frames.grid,
-            "cells": frames.cells,
-            "names": (*core, *fields),
-            "how": dict(how),
-            "operator": operator,
-            "numbers": numbers,
         },
     )
 
@@ -224,6 +227,7 @@ def _frame(
     how: Mapping[str, str],
     operator: Operator,
     numbers: Mapping[str, float],
+    tile: Tile | None = None,
 ) -> dict[str, Any]:
     """One frame; ``moved`` are the velocity, its ends if any, and fields of the operator."""
     given = {
@@ -233,7 +237,8 @@ def _frame(
     q, ends = given.pop("q"), given.pop("ends", None)
     first, second = (grid.to_canonical(u) for u in (u0, u1))
     layers = None
-    if operator == Advection() and how.get("blend") == "auto" and ends is None:
+    # a tile does not show how a layer goes on outside, and neighbours could decide otherwise
+    if operator == Advection() and how.get("blend") == "auto" and ends is None and tile is None:
         layers = _layers(first, second, q, cells)
     motion = ChangingMotion(q, cells, float("nan"), ends=ends, layers=layers)
     if operator == Advection():

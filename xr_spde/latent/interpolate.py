@@ -16,12 +16,11 @@ from xr_spde._core.rng import resolve_seed
 from xr_spde.fields.evolution import Operator
 from xr_spde.fields.transport import operator as known_operator
 from xr_spde.labels.arrays import array_of
-from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core
 from xr_spde.latent.baselines import BASELINES, baseline
 from xr_spde.latent.carrying import carried_frames, described, follows_values
-from xr_spde.latent.intervals import check_calibration, frame_errors
+from xr_spde.latent.intervals import check_calibration, frame_errors, uncertain_frames
 from xr_spde.latent.labelled_model import latent_frames
 from xr_spde.latent.paths import check_path
 from xr_spde.latent.reading import ImageSequence
@@ -35,11 +34,6 @@ __all__ = ["METHODS", "interpolate"]
 METHODS = ("field", "latent", "linear", "flow", "transport")
 
 _SLACK = 1e-9
-_ERRORS = {
-    "error": "standard deviation of the error",
-    "lower": "lower end of the interval",
-    "upper": "upper end of the interval",
-}
 
 
 def interpolate(
@@ -58,6 +52,8 @@ def interpolate(
     brightness: str = "auto",
     search: float = 0.25,
     smoothness: float | None = None,
+    tile: int | str = "auto",
+    halo: int | str = "auto",
     uncertainty: bool = False,
     calibration: xr.Dataset | None = None,
     level: float = 0.9,
@@ -105,6 +101,10 @@ def interpolate(
         as ``{"diffusivity": 50.0}`` (m2 s-1).
     brightness, search, smoothness
         Of "field"; see `xr_spde.latent.motion.fit_motion`.
+    tile, halo : int or "auto"
+        Of "field": cells of a tile and around it, see `xr_spde.latent.scenes.tile_plan`; by default
+        scenes of up to 4 million cells are taken whole. ``blend="expected"`` takes all whole, and
+        tiles are searched for no layers.
     uncertainty : bool, default False
         Of "field" and "latent": whether to add what tells how far the frames can be trusted.
     calibration : Dataset, optional
@@ -166,7 +166,8 @@ def interpolate(
         if not uncertainty:
             raise ParameterError("calibration= means nothing without uncertainty=True; add it")
         check_calibration(calibration, level, method)
-    fit = {"brightness": brightness, "search": search, "smoothness": smoothness}
+    sizes = {"tile": tile, "halo": halo}
+    fit = {"brightness": brightness, "search": search, "smoothness": smoothness, **sizes}
     how = {"kernel": kernel, "blend": blend}
     one = partial(
         _interpolated,
@@ -262,25 +263,7 @@ def _interpolated(
     image = results["image"].assign_attrs({**da.attrs, **how}).rename(da.name)
     if not uncertainty:
         return image
-    name = "image" if da.name is None else str(da.name)
-    text = "second image less first, both carried to the time"
-    shown = {"long_name": "number of images that show the place", "units": "1"}
-    calibrated = {
-        key: results[key].assign_attrs(derived_attrs(da.attrs, long_name=long_name))
-        for key, long_name in _ERRORS.items()
-        if key in results
-    }
-    return xr.Dataset(
-        {
-            name: image,
-            **calibrated,
-            "disagreement": results["disagreement"].assign_attrs(
-                derived_attrs(da.attrs, long_name=text)
-            ),
-            "seen": results["seen"].assign_attrs(shown),
-        },
-        attrs=how,
-    )
+    return uncertain_frames(image, results).assign_attrs(how)
 
 
 def _check_arguments(

@@ -10,12 +10,20 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, SchemaError
+from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core
 from xr_spde.latent.reading import ImageSequence
 from xr_spde.latent.uncertainty import error_scale
 
-__all__ = ["check_calibration", "frame_errors", "frame_scale"]
+__all__ = ["check_calibration", "frame_errors", "frame_scale", "uncertain_frames"]
+
+_TEXTS = {
+    "error": "standard deviation of the error",
+    "lower": "lower end of the interval",
+    "upper": "upper end of the interval",
+    "disagreement": "second image less first, both carried to the time",
+}
 
 
 def check_calibration(calibration: Any, level: float, method: str) -> None:
@@ -148,6 +156,29 @@ def frame_errors(
         output=dict.fromkeys(("error", "lower", "upper"), output),
         kwargs=table,
     )
+
+
+def uncertain_frames(image: xr.DataArray, made: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    """Put frames together with what tells how far they can be trusted.
+
+    Parameters
+    ----------
+    image : DataArray
+        The frames.
+    made : mapping of str to DataArray
+        ``disagreement``, ``seen``, and ``error``, ``lower`` and ``upper`` where calibrated.
+
+    Returns
+    -------
+    Dataset
+    """
+    parts = {
+        name: made[name].assign_attrs(derived_attrs(image.attrs, long_name=text))
+        for name, text in _TEXTS.items()
+        if name in made
+    }
+    seen = made["seen"].assign_attrs(long_name="number of images that show the place", units="1")
+    return xr.Dataset({str(image.name or "image"): image, **parts, "seen": seen})
 
 
 def _interval(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 from xr_spde.fields.cells import Cells
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core
+from xr_spde.labels.tile_map import Tile
 from xr_spde.latent.pyramid import brightness_of
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
+from xr_spde.latent.tiled import apply_to_scene
 from xr_spde.latent.uncertainty import local_information
 
 __all__ = ["MAPS", "spread_maps", "velocity_maps"]
@@ -22,7 +26,7 @@ MAPS = ("u", "v", "divergence", "vorticity", "shear", "u_error", "v_error")
 
 
 def velocity_maps(
-    frames: ImageSequence, which: NDArray[np.intp], q: xr.DataArray, brightness: str
+    frames: ImageSequence, which: NDArray[np.intp], q: xr.DataArray, settings: Mapping[str, Any]
 ) -> dict[str, xr.DataArray]:
     """Velocity with its errors and derivatives.
 
@@ -34,18 +38,20 @@ def velocity_maps(
         Numbers of the intervals.
     q : DataArray (interval, ..., component, y, x)
         In cells per interval.
-    brightness : {"auto", "constant", "varying"}
-        See `xr_spde.latent.motion.fit_motion`.
+    settings : mapping
+        Of the fit.
 
     Returns
     -------
     dict of DataArray
         Names of :data:`MAPS`, ``determined`` and ``opening_rate``.
     """
-    first, second = frames.ends(which, INTERVAL)
+    first, second = frames.ends(which, INTERVAL, whole=frames.plan(settings) is None)
     space = (frames.grid.y_dim, frames.grid.x_dim)
-    return apply_core(
-        _derived,
+    return apply_to_scene(
+        frames,
+        settings,
+        partial(_derived, brightness=settings["brightness"]),
         q,
         first,
         second,
@@ -56,7 +62,6 @@ def velocity_maps(
             "determined": Output(space, np.int8),
             "opening_rate": Output(()),
         },
-        kwargs={"grid": frames.grid, "cells": frames.cells, "brightness": brightness},
     )
 
 
@@ -106,6 +111,7 @@ def _derived(
     grid: Grid,
     cells: Cells,
     brightness: str,
+    tile: Tile | None = None,
 ) -> dict[str, Any]:
     """Velocity, its derivatives and errors from cells per interval."""
     moved = grid.to_canonical(q)
@@ -132,9 +138,10 @@ def _derived(
     }
     maps = {k: np.where(hidden, np.nan, grid.from_canonical(m)) for k, m in found.items()}
     size = (cells.height * cells.width)[:, None]
+    own = ... if tile is None else tile.inner
     opening = grid.from_canonical(np.maximum(found["divergence"], 0) * size)
     return {
         **maps,
         "determined": np.where(hidden, 0, grid.from_canonical(told.determined)),
-        "opening_rate": opening[~hidden].sum(),
+        "opening_rate": opening[own][~hidden[own]].sum(),
     }

@@ -18,6 +18,8 @@ from xr_spde.labels.grid import Grid
 from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.labels.times import TimeAxis
 from xr_spde.latent.motion import fit_motion
+from xr_spde.latent.scenes import TilePlan, tile_plan
+from xr_spde.latent.tiled import tiled_fits
 from xr_spde.latent.uncertainty import refit_spread
 
 __all__ = ["COMPONENT", "INTERVAL", "ImageSequence"]
@@ -96,7 +98,9 @@ class ImageSequence:
         values = self.time.coordinate.values
         return f"between {values[number]} and {values[number + 1]}"
 
-    def ends(self, which: NDArray[np.intp], dim: str) -> tuple[xr.DataArray, xr.DataArray]:
+    def ends(
+        self, which: NDArray[np.intp], dim: str, *, whole: bool = True
+    ) -> tuple[xr.DataArray, xr.DataArray]:
         """Images at the beginning and the end of intervals, along one new dimension.
 
         Parameters
@@ -105,11 +109,13 @@ class ImageSequence:
             Numbers of the intervals.
         dim : str
             Name of the new dimension, in front.
+        whole : bool
+            Whether each image becomes one chunk where lazy.
 
         Returns
         -------
         first, second : DataArray (dim, ..., y, x)
-            Without the coordinates of time; one chunk per image where lazy.
+            Without the coordinates of time.
         """
         name = self.time.dim
         bare = self.data.drop_vars([k for k, c in self.data.coords.items() if name in c.dims])
@@ -117,11 +123,30 @@ class ImageSequence:
         for shift in (0, 1):
             index = xr.DataArray(which + shift, dims=dim)
             part = bare.isel({name: index}).transpose(dim, ..., self.grid.y_dim, self.grid.x_dim)
-            if is_lazy(part):
+            if whole and is_lazy(part):
                 space = (self.grid.y_dim, self.grid.x_dim)
                 part = part.chunk({d: -1 if d in space else 1 for d in part.dims})
             both.append(part)
         return both[0], both[1]
+
+    def plan(self, settings: Mapping[str, Any] | None) -> TilePlan | None:
+        """Tell how the scene is cut into tiles.
+
+        Parameters
+        ----------
+        settings : mapping or None
+            ``tile``, ``halo`` and ``search``; see `xr_spde.latent.scenes.tile_plan`. None asks for
+            the whole.
+
+        Returns
+        -------
+        TilePlan or None
+            None where it is fitted whole.
+        """
+        if settings is None:
+            return None
+        given = {k: settings[k] for k in ("tile", "halo", "search") if k in settings}
+        return tile_plan(self.cells, **given)
 
     def fits(
         self,
@@ -138,7 +163,8 @@ class ImageSequence:
             Numbers of the intervals.
         settings : mapping
             Of `xr_spde.latent.motion.fit_motion`; also ``restarts`` and ``seed`` of
-            `xr_spde.latent.uncertainty.refit_spread`.
+            `xr_spde.latent.uncertainty.refit_spread`, ``tile`` and ``halo`` of
+            `xr_spde.latent.scenes.tile_plan`.
         optional : collection of int
             Intervals that may have no motion, for want of data: a warning then, and NaN.
 
@@ -149,6 +175,13 @@ class ImageSequence:
             images are, and scalars ``mismatch``, ``noise``, ``folded``, ``beyond_search``; with
             ``restarts`` above 0 also ``spread`` like ``q``.
         """
+        plan = self.plan(settings)
+        if plan is not None:
+            if settings.get("restarts"):
+                raise ParameterError("restarts= means nothing to tiles; select a part of the scene")
+            chosen = {"brightness": "auto", "search": 0.25, "smoothness": None, **settings}
+            names = {"interval": INTERVAL, "component": COMPONENT}
+            return tiled_fits(self, which, chosen, plan, **names)
         first, second = self.ends(which, INTERVAL)
         space = (self.grid.y_dim, self.grid.x_dim)
         scalars = {name: Output(()) for name in ("mismatch", "noise", "folded")}
@@ -209,7 +242,7 @@ def cells_of(grid: Grid) -> Cells:
 def _split(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Separate settings of the fit from those of what comes after it."""
     after = {"restarts": 0, "seed": 0}
-    fitting = {name: value for name, value in settings.items() if name not in after}
+    fitting = {k: v for k, v in settings.items() if k not in (*after, "tile", "halo")}
     return {"settings": fitting, **{k: settings.get(k, v) for k, v in after.items()}}
 
 

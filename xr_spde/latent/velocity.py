@@ -59,6 +59,8 @@ def velocity(
     smoothness: float | None = None,
     components: str = "grid",
     restarts: int = 0,
+    tile: int | str = "auto",
+    halo: int | str = "auto",
     seed: Seed = 0,
     dim: str | None = None,
     x: str | None = None,
@@ -87,6 +89,10 @@ def velocity(
     restarts : int, default 0
         Number of refits from disturbed starts, 2 or more, each about as long as half a fit; see
         `xr_spde.latent.uncertainty.refit_spread`.
+    tile, halo : int or "auto"
+        Cells of a tile and around it that are fitted together, see
+        `xr_spde.latent.scenes.tile_plan`; by default scenes of up to 4 million cells are fitted
+        whole.
     seed : int, SeedSequence, Generator or None
         Of the refits.
     dim : str, optional
@@ -149,13 +155,14 @@ def velocity(
     frames = ImageSequence.of(da, dim=dim, x=x, y=y)
     _warn_units(frames)
     settings = {"brightness": brightness, "search": search, "smoothness": smoothness}
+    sizes = {"tile": tile, "halo": halo}
     again = {"restarts": restarts, "seed": resolve_seed(seed)} if restarts else {}
     every = np.arange(frames.lengths.size)
     if model is None:
-        fitted = fits_along(frames, every, {**settings, **again}, path)
+        fitted = fits_along(frames, every, {**settings, **sizes, **again}, path)
     else:
         fitted = latent_motion(frames, model)
-    maps = velocity_maps(frames, every, fitted.pop("q"), brightness)
+    maps = velocity_maps(frames, every, fitted.pop("q"), {**settings, **sizes})
     if "spread" in fitted:
         maps.update(spread_maps(frames, every, fitted.pop("spread")))
     if "ends" in fitted:
