@@ -222,8 +222,8 @@ def test_a_lead_that_closes_is_one_that_opens_backwards(seed):
     assert ssim(other, truth, data_range=1.0) >= 0.985
     assert rmse(other, truth) <= 0.41 * rmse((closing.u0 + closing.u1) / 2, truth)
     assert endpoint_error(displacement_of(back), closing.displacement) <= 0.15
-    # water is darker than the middle between it and the ice
-    width = (other < 0.4).sum(axis=1).mean()
+    # water is 0.12 +- 0.02, ice 0.62 +- 0.12: what lies below is water or, rarely, dark ice
+    width = (other < 0.35).sum(axis=1).mean()
     assert width == pytest.approx(6.5, abs=1.0)
 
 
