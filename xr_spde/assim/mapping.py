@@ -247,6 +247,8 @@ def _check_numbers(given: dict[str, Any]) -> None:
             raise ParameterError(f"{name}={number!r} was given; expected a whole number >= {least}")
     if isinstance(given["threshold"], str | bytes | complex | list | tuple | dict):
         raise ParameterError(f"threshold={given['threshold']!r} was given; expected one number")
+    if not (isinstance(given["tol"], float | np.floating) and 0.0 < given["tol"] < 1.0):
+        raise ParameterError(f"tol={given['tol']!r} was given; expected a number in (0, 1)")
     if given["solver"] not in SOLVERS:
         raise unknown("solver", given["solver"], SOLVERS)
     scales = {name: given[name] for name in ("lx", "ly", "lt", "std")}

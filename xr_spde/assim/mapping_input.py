@@ -217,7 +217,8 @@ def _times(
     times: Any, guess: Any, dim: str | None, prior: Any, obs: Any, gridded: Gridded | None
 ) -> tuple[xr.DataArray, float]:
     """Output times and their step in days."""
-    own = None if prior is None else prior.attrs.get(STEP)
+    told = None if prior is None else prior.attrs.get(STEP)
+    own = told if told is not None and 0.0 < float(told) < np.inf else None
     if guess is not None:
         if times is not None:
             raise ParameterError("times= was given with a first guess, whose times are taken")
@@ -238,6 +239,6 @@ def _times(
         return prior[when], step_of(prior[when], "the prior")
     if not own:
         raise ParameterError(
-            f"times= is needed: the prior has the attribute {STEP!r} of {own!r}; give regular dates"
+            f"times= is needed: the attribute {STEP!r} of the prior is {told!r}; give regular dates"
         )
     return regular_times(seen, float(own)), float(own)

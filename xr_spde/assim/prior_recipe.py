@@ -210,6 +210,9 @@ def check_positive(maps: Mapping[str, Float], land: NDArray[np.bool_]) -> None:
                 f"{name} of the prior has a minimum of {np.nanmin(wet):g} and "
                 f"{np.isnan(wet).sum()} missing values off land; expected numbers > 0"
             )
+    infinite = int(np.isinf(maps["mean"][..., ~land]).sum()) if "mean" in maps else 0
+    if infinite:
+        raise ParameterError(f"mean of the prior has {infinite} infinite values off land")
 
 
 def varying(prior: xr.Dataset) -> str | None:

@@ -269,6 +269,8 @@ def read_gridded(
             f"the observations have the dimensions {values.dims}; expected time and the grid; "
             "select along the others first"
         )
+    if isinstance(values.data, np.ndarray) and np.isnan(values.values).all():
+        raise ParameterError(f"all {values.size} gridded observations are NaN; check what was read")
     days = days_since(check_times(values[dim], "the observations"), times[0])
     position = days / step
     inside = (position >= -_SLACK) & (position <= times.size - 1 + _SLACK)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from xr_spde._core.errors import MemoryGuardError, unknown
+from xr_spde._core.errors import MemoryGuardError, SolverError, unknown
 from xr_spde._core.memory import format_bytes, memory_budget
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.water_factor import WaterFactor
@@ -108,10 +108,23 @@ def factorise(
     -------
     GridFactor or WaterFactor
         The latter where much of the grid is land.
+
+    Raises
+    ------
+    SolverError
+        If the matrix is too near singular or not positive definite.
     """
-    if _skips_land(prior):
-        return WaterFactor(matrix, prior.operator.mesh, layers)
-    return prior.factorise(matrix, reach, symmetric=True, layers=layers)
+    try:
+        if _skips_land(prior):
+            return WaterFactor(matrix, prior.operator.mesh, layers)
+        return prior.factorise(matrix, reach, symmetric=True, layers=layers)
+    except SolverError as error:
+        raise SolverError(
+            f"the posterior precision of {layers} steps cannot be factorised: {error}. A flow of "
+            "many cells a step, or parameters that vary sharply, bring this about, or observations "
+            "whose errors are tiny against the prior: expected a slower flow or shorter steps, "
+            'smoother parameters, larger errors, or the prior with initial="rest"'
+        ) from error
 
 
 def plan(prior: SpaceTime, *, reach: int, solver: str = "auto") -> Blocks:
