@@ -66,6 +66,19 @@ def test_what_grows_is_found_by_a_source_and_not_by_advection(growing):
         np.testing.assert_allclose(growing.frame(time).image, image, atol=1e-6)
 
 
+def test_the_operator_is_chosen_by_what_it_explains(tmp_path):
+    frames = np.stack([bell(0.0), bell(1.0)])
+    few = {**TINY, "iterations": 12, "operator": "auto", "seed": 1}
+    model = fit_latent_dynamics(frames, **few)
+    assert model.settings.operator == "advection-source"
+    assert model.operators["advection-source"] < 0.5 * model.operators["advection"]
+    assert "kept the operator advection-source" in repr(model.diagnose())
+    model.save(tmp_path / "model")
+    assert LatentDynamics.load(tmp_path / "model").operators == model.operators
+    drifting = np.stack([texture(5, Y, X), texture(5, Y - 2, X - 5)])
+    assert fit_latent_dynamics(drifting, **few).settings.operator == "advection"
+
+
 def test_a_source_is_kept_and_turned_with_time(growing, tmp_path):
     assert "advection-source" in repr(growing)
     growing.save(tmp_path / "model")
@@ -186,7 +199,7 @@ def test_files_of_the_first_format_are_read(growing, tmp_path):
     written = {}
 
     def first_format(path, tensors, description):
-        new = {"diffusivity", "noise", "residuals"}
+        new = {"diffusivity", "noise", "operators", "residuals"}
         kept = {k: v for k, v in description.items() if k not in new}
         kept["settings"] = {
             k: v for k, v in kept["settings"].items() if k not in ("operator", "lam_s")

@@ -60,12 +60,15 @@ class Diagnosis:
         Of the latent state.
     residuals : dict of int to float
         Of each restart by its seed, where there were several; the smallest was kept.
+    operators : dict of str to float
+        Mismatch at the images of each operator that was tried.
     """
 
     numbers: dict[str, float]
     flags: tuple[str, ...]
     operator: str = "advection"
     residuals: Mapping[int, float] = field(default_factory=dict)
+    operators: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -82,6 +85,9 @@ class Diagnosis:
         if self.residuals:
             marks = ", ".join(f"{seed}: {mark:.3g}" for seed, mark in self.residuals.items())
             lines.append(f"  kept the best of {len(self.residuals)} restarts ({marks})")
+        if self.operators:
+            marks = ", ".join(f"{name}: {mark:.3g}" for name, mark in self.operators.items())
+            lines.append(f"  kept the operator {self.operator} ({marks})")
         return "\n".join(lines)
 
 
@@ -108,7 +114,7 @@ def diagnose(model: LatentDynamics) -> Diagnosis:
         for name, limit in LIMITS.items()
         if (numbers[name] < limit if name == "motion" else numbers[name] > limit)
     )
-    return Diagnosis(numbers, flags, model.settings.operator, model.residuals)
+    return Diagnosis(numbers, flags, model.settings.operator, model.residuals, model.operators)
 
 
 def end_residual(model: LatentDynamics) -> float:

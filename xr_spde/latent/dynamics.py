@@ -76,6 +76,8 @@ class LatentDynamics:
         Noise of the images over their standard deviation.
     residuals : dict of int to float
         Of each restart, by its seed: mismatch at the images over their standard deviation.
+    operators : dict of str to float
+        Of each operator that was tried: mismatch at the images over their standard deviation.
     ensemble : ndarray (2, ny, nx), or None
         Standard deviation of the velocity (its mean in time) between restarts, in cells per span.
     """
@@ -95,6 +97,7 @@ class LatentDynamics:
     diffusivity: float = 0.0
     noise: float = 0.0
     residuals: Mapping[int, float] = field(default_factory=dict)
+    operators: Mapping[str, float] = field(default_factory=dict)
     ensemble: Float | None = None
 
     def __repr__(self) -> str:

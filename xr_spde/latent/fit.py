@@ -49,6 +49,8 @@ __all__ = ["fit_latent_dynamics"]
 
 LOGGER = logging.getLogger(__name__)
 
+_CLOSER = 0.5
+
 Float = NDArray[np.floating]
 
 
@@ -107,8 +109,9 @@ def fit_latent_dynamics(
     progress : bool, optional
         Draw a bar; by default the option ``progress``.
     **settings
-        Of :class:`xr_spde.nets.latent_training.LatentSettings`: ``iterations``, ``patch``,
-        ``lam_sm`` ...
+        Of :class:`xr_spde.nets.latent_settings.LatentSettings`: ``operator``, ``iterations``,
+        ``patch``, ``lam_sm`` ... With ``operator="auto"`` a source is kept only if it halves the
+        mismatch at the images; that takes two fits.
 
     Returns
     -------
@@ -152,18 +155,30 @@ def fit_latent_dynamics(
         start = None if start is None else turned_back(start)
     if noise is None:
         noise = max(noise_ratio(u0, u1) for u0, u1 in pairwise(images))
-    sizes = chosen_settings(settings, grid, noise)
-    yardstick = None
-    if isinstance(initial, str) and initial == "classical":
-        shares = (when - when[0]) / (when[-1] - when[0])
-        kind = "varying" if sizes.operator == "advection-source" else "auto"
-        start = classical_motion(images, shares, grid, chosen, brightness=kind)
-        yardstick = start[0]
-    if start is not None:
-        start = smoothed(start, blur, grid.periodic_x)
-    problem = _Problem(images, when, grid, chosen, sizes, start, yardstick, noise, device, progress)
-    best = _best(problem, levels, resolve_seed(seed), restarts)
+    classical = isinstance(initial, str) and initial == "classical"
+    kinds = [settings.get("operator", "advection")]
+    if kinds == ["auto"]:
+        kinds = ["advection", "advection-source"]
+    fits: dict[str, LatentDynamics] = {}
+    for kind in kinds:
+        sizes = chosen_settings({**settings, "operator": kind}, grid, noise)
+        problem = _Problem(
+            images, when, grid, chosen, sizes, start, None, noise, device, progress
+        ).begun(blur, classical=classical)
+        fits[kind] = _best(problem, levels, resolve_seed(seed), restarts)
+    best = _simplest(fits)
     return best.reversed() if backwards else best
+
+
+def _simplest(fits: dict[str, LatentDynamics]) -> LatentDynamics:
+    """Keep the first fit, unless another one comes much closer to the images."""
+    if len(fits) == 1:
+        return next(iter(fits.values()))
+    marks = {kind: end_residual(model) for kind, model in fits.items()}
+    first, best = next(iter(marks)), min(marks, key=marks.__getitem__)
+    kept = best if marks[best] < _CLOSER * marks[first] else first
+    LOGGER.info("operator %s, of the mismatches at the images %s", kept, marks)
+    return replace(fits[kept], operators=marks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +200,20 @@ class _Problem:
     def shares(self) -> NDArray[np.float64]:
         """Times as shares of the span."""
         return np.asarray((self.times - self.times[0]) / (self.times[-1] - self.times[0]))
+
+    def begun(self, blur: float, *, classical: bool) -> _Problem:
+        """Return the same with the motion to start from."""
+        start, yardstick = self.start, None
+        if classical:
+            # what grows is followed by its pattern
+            kind = "varying" if self.settings.operator == "advection-source" else "auto"
+            start = classical_motion(
+                self.images, self.shares, self.grid, self.degree, brightness=kind
+            )
+            yardstick = start[0]
+        if start is not None:
+            start = smoothed(start, blur, self.grid.periodic_x)
+        return replace(self, start=start, yardstick=yardstick)
 
     def coarser(self) -> _Problem | None:
         """Return the same on half as many rows and columns, or nothing where windows do not fit."""

@@ -53,6 +53,7 @@ def save_dynamics(model: LatentDynamics, path: str | os.PathLike[str]) -> None:
         "log": list(model.log),
         "diffusivity": model.diffusivity,
         "noise": model.noise,
+        "operators": dict(model.operators),
         "residuals": {str(seed): mark for seed, mark in model.residuals.items()},
     }
     known = {name: np.asarray(a) for name, a in arrays.items() if a is not None}
@@ -110,6 +111,7 @@ def load_dynamics(path: str | os.PathLike[str]) -> LatentDynamics:
         ensemble=arrays.get("ensemble"),
         diffusivity=float(description.get("diffusivity", 0.0)),
         noise=float(description.get("noise", 0.0)),
+        operators=dict(description.get("operators", {})),
         residuals={int(k): float(v) for k, v in description.get("residuals", {}).items()},
         log={name: arrays[f"log.{name}"] for name in description["log"]},
     )
