@@ -108,7 +108,8 @@ def spde_prior(
 
     The likelihood of complete fields is that of their smallest scales. Maps of a product, smoother
     there than any field of the model, give lengths and times far too long, about which a warning
-    says so; write the Dataset by hand then, with numbers that fit observations.
+    says so; fit to cells and times that are apart then, with ``grid=`` and ``thin=``
+    (`spde_prior_from_points`), or to the observations themselves.
 
     Warns
     -----
@@ -235,7 +236,7 @@ def warn_beyond(maps: Mapping[str, Float], mesh: Mesh, days: float, what: str) -
             f"the fitted prior has a length of {length:.4g} km and a decay time of {decay:.4g} "
             f"days, and the {what} are {width:.4g} km wide and {days:.4g} days long: they do not "
             "say how far correlations reach, or are smoother than the model (maps of a product "
-            "often are); compare with numbers from elsewhere before you use it"
+            "often are: fit with grid= and thin=); compare with numbers from elsewhere"
         )
 
 

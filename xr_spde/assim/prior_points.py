@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from xr_spde._core.provenance import provenance
 from xr_spde.assim.prior import fitted_errors, maps_of, warn_beyond
-from xr_spde.assim.prior_points_input import TRACK_LENGTH, PointProblem, read_point_problem
+from xr_spde.assim.prior_points_input import (
+    TRACK_LENGTH,
+    PointProblem,
+    read_point_problem,
+    thinned,
+)
 from xr_spde.fields.spde import SpdeOperator, SpdeParameters
 from xr_spde.fields.spde_fit_points import PointFit, fit_points
 from xr_spde.labels.prior_schema import STEP, describe_prior
@@ -25,6 +30,7 @@ def spde_prior_from_points(
     obs: xr.DataArray | xr.Dataset,
     *,
     grid: xr.DataArray,
+    thin: tuple[int, int] | None = None,
     time_step: float = 2.0,
     times: Any = None,
     region: Mapping[str, slice] | None = None,
@@ -59,10 +65,14 @@ def spde_prior_from_points(
 
     Parameters
     ----------
-    obs : DataArray or Dataset (obs,)
-        Points along one dimension with positions and times.
+    obs : DataArray or Dataset (obs,), or DataArray (time, Y, X)
+        Points along one dimension with positions and times; or maps of a product, with `thin`.
     grid : DataArray (Y, X)
-        Any field on the grid of the prior, NaN on land.
+        Any field on the grid of the prior, NaN on land; that of maps may be finer.
+    thin : (int, int), optional
+        Of maps: every so many times and cells are taken as observations. Neighbours in maps of a
+        product tell how it was smoothed; those apart, so far that their correlation has fallen to
+        one half or so, tell of the field.
     time_step : float, default 2
         Step of the prior in days.
     times : DataArray or array_like of dates, optional
@@ -136,7 +146,7 @@ def spde_prior_from_points(
     >>> prior.length.dims, prior.obs_error.dims
     (('lat', 'lon'), ())
     """
-    given = locals()
+    given = locals() | {"obs": thinned(obs, thin, x, y)}
     problem = read_point_problem(given)
     windows, steps, operator = problem.windows(given["window"])
     start, scales = problem.start(operator)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import MemoryGuardError, ParameterError, unknown
 from xr_spde.assim.correlated import AlongTrack
 from xr_spde.assim.prior_recipe import PriorRecipe, check_names
-from xr_spde.assim.times import as_times, check_times, regular_times, step_of
+from xr_spde.assim.times import as_times, check_times, regular_times, step_of, time_dim
 from xr_spde.assim.tracks_in_time import PointSeries, read_points
 from xr_spde.assim.windows import spacetime_rows
 from xr_spde.fields.spacetime import SpaceTime
@@ -26,7 +26,7 @@ from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.points import as_points, find_time
 
-__all__ = ["TRACK_LENGTH", "PointProblem", "read_point_problem"]
+__all__ = ["TRACK_LENGTH", "PointProblem", "read_point_problem", "thinned"]
 
 Float = NDArray[np.float64]
 
@@ -133,6 +133,52 @@ class PointProblem:
         tau = scales["std"] / float(unit[~self.land].mean())
         return from_physical(shape, alpha=alpha, longest=scales["length"], time=scales["time"],
                              tau=tau), scales  # fmt: skip
+
+
+def thinned(obs: Any, thin: Any, x: str | None, y: str | None) -> Any:
+    """Turn maps into points, some cells and times of them; leave points as they are.
+
+    Parameters
+    ----------
+    obs : DataArray or Dataset
+        Points, or maps (time, Y, X).
+    thin : (int, int) or None
+        Every so many times and cells.
+    x, y : str or None
+        Names of the horizontal axes.
+
+    Returns
+    -------
+    DataArray or Dataset
+        Points.
+
+    Raises
+    ------
+    ParameterError
+        Maps without `thin`, points with it, or numbers that are not positive.
+    """
+    maps = isinstance(obs, xr.DataArray) and obs.ndim > 1
+    if maps == (thin is None):
+        raise ParameterError(
+            "maps were given and no thin=(times, cells), which says how far apart observations "
+            "are taken from them"
+            if maps
+            else f"thin={thin!r} is of maps, and points were given"
+        )
+    if not maps:
+        return obs
+    whole = isinstance(thin, tuple | list) and len(thin) == 2
+    if not (whole and all(isinstance(k, int | np.integer) and k > 0 for k in thin)):
+        raise ParameterError(f"thin={thin!r} was given; expected two whole numbers > 0")
+    grid, dim = Grid.from_object(obs, x=x, y=y), time_dim(obs, "the maps")
+    dims = (dim, grid.y_dim, grid.x_dim)
+    if obs.ndim != len(dims):
+        raise ParameterError(
+            f"the maps have the dimensions {obs.dims}; expected {dims}; select along the others"
+        )
+    steps = zip(dims, (thin[0], thin[1], thin[1]), strict=True)
+    taken = obs.isel({name: slice(None, None, k) for name, k in steps})
+    return taken.stack({"_point": dims}).dropna("_point").reset_index("_point")
 
 
 def read_point_problem(given: Mapping[str, Any]) -> PointProblem:
