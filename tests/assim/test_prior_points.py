@@ -194,3 +194,40 @@ def test_precision_of_errors_along_tracks():
         np.testing.assert_allclose(slope.toarray(),
                                    (ends[0].precision - ends[1].precision).toarray() / (2 * h),
                                    rtol=1e-5, atol=1e-7)  # fmt: skip
+
+
+def smoothed_maps():
+    """Maps of a product: a field of the prior of alpha = 4, smoothed in space and time."""
+    from scipy.ndimage import gaussian_filter
+
+    lat, lon = 38.0 + 0.25 * np.arange(10), 3.0 + 0.25 * np.arange(12)
+    maps = {"length": 45.0, "decay_time": 12.0, "std": 0.1}
+    shape = lat.size, lon.size
+    prior = xr.Dataset({k: (("lat", "lon"), np.full(shape, v)) for k, v in maps.items()},
+                       {"lat": lat, "lon": lon}, {"time_step": 1.0})  # fmt: skip
+    recipe, labelled = read_prior(prior)
+    arrays = {name: np.asarray(da.values) for name, da in labelled.items()}
+    space = recipe.build(arrays, np.zeros(shape, dtype=bool), 40)
+    noise = np.random.default_rng(0).standard_normal((1, space.total, space.nodes))
+    field = gaussian_filter(space.sample(noise).reshape(40, *shape), (1.0, 0.7, 0.7))
+    days = START + np.arange(40) * np.timedelta64(1, "D")
+    return xr.DataArray(field, {"time": days, "lat": lat, "lon": lon}, name="ssh")
+
+
+def test_maps_of_a_product_are_thinned():
+    maps = smoothed_maps()
+    with pytest.warns(UserWarning, match="thin="):
+        full = maps.assim.spde_prior(mean=0.0, anisotropic=False, stderr=False)
+    assert full.decay_time.median() > 60.0  # of 12 days
+    found = maps.assim.spde_prior(grid=maps.isel(time=0, drop=True), thin=(4, 3), time_step=4.0,
+                                  mean=0.0, window=5, stderr=False)  # fmt: skip
+    assert found.length.median().item() == pytest.approx(45.0, rel=0.4)
+    assert found.decay_time.median().item() == pytest.approx(12.0, rel=0.6)
+    assert found["std"].median().item() == pytest.approx(float(maps.std()), rel=0.2)
+    assert found.attrs["observations"] == 10 * 4 * 4
+    grid = maps.isel(time=0, drop=True)
+    for settings, words in (({}, "no thin="), ({"thin": (0, 2)}, "thin"), ({"thin": 3}, "thin")):
+        with pytest.raises(ParameterError, match=words):
+            maps.assim.spde_prior(grid=grid, **settings)
+    with pytest.raises(ParameterError, match="points were given"):
+        drawn(0, count=5).assim.spde_prior(grid=grid, thin=(2, 2))
