@@ -12,6 +12,7 @@ from xr_spde.assim.prior_points import spde_prior_from_points
 from xr_spde.assim.prior_points_input import read_point_problem
 from xr_spde.assim.prior_recipe import read_prior
 from xr_spde.fields.spde_fit_points import _PointProblem
+from xr_spde.fields.spde_maps import MAPS
 from xr_spde.fields.track_noise import TrackNoise
 
 LAT, LON = np.arange(36.0, 42.0, 0.5), np.arange(2.0, 8.5, 0.5)
@@ -114,6 +115,24 @@ def test_cross_validation_is_the_sum_of_conditional_densities():
     direction = np.array([0.3, -0.5, 0.8])
     ends = [found.evaluate(sign * 1e-4 * direction)[0] for sign in (1, -1)]
     assert gradient @ direction == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-6)
+
+
+def test_gradient_by_knots_and_errors():
+    given = defaults(drawn(6, count=80), nugget="mission", track="track", window=4)
+    problem = read_point_problem(given)
+    windows, steps, operator = problem.windows(4)
+    start, _ = problem.start(operator)
+    found = _PointProblem(
+        operator, windows, 2, "likelihood", steps=steps, dt=1.0, alpha=2, initial="stationary",
+        knots=(2, 2), names=MAPS, start=start, smoothness=0.3,
+        further=np.log([0.03, 0.05, 0.02, 2e5]),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    place, direction = 0.05 * rng.standard_normal((2, found.size))
+    assert found.size == len(MAPS) * 4 + 4
+    slope = found.evaluate(place)[1] @ direction
+    ends = [found.evaluate(place + sign * 1e-4 * direction)[0] for sign in (1, -1)]
+    assert slope == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-5)
 
 
 def defaults(obs, **changes):

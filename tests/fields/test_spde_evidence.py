@@ -93,7 +93,7 @@ def test_value_against_the_dense_density(alpha, correlated):
     assert found.value == pytest.approx(expected, rel=1e-10)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 4]), st.sampled_from(["stationary", "rest"]),
        st.booleans(), st.booleans())  # fmt: skip
 def test_gradient_by_every_parameter_and_error(seed, alpha, initial, moving, correlated):
