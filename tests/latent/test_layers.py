@@ -15,7 +15,14 @@ from xr_spde.latent.baselines import baseline
 from xr_spde.latent.cases import make_case
 from xr_spde.latent.compare import displacement_of, endpoint_error, rmse, ssim
 from xr_spde.latent.frames import frame_between
-from xr_spde.latent.layers import _divergence, _Division, _forward, _on_simplex, find_layers
+from xr_spde.latent.layers import (
+    _affine,
+    _divergence,
+    _Division,
+    _forward,
+    _on_simplex,
+    find_layers,
+)
 from xr_spde.latent.motion import Motion, fit_motion
 from xr_spde.latent.textures import soft, texture
 
@@ -186,6 +193,33 @@ def test_division_finds_the_exact_least_cost():
     f, p = rng.random((2, 3, 4)), rng.random((2, 2, 3, 4))
     left = (_forward(f.astype(np.float32)) * p).sum()
     assert left == pytest.approx(-(_divergence(p.astype(np.float32)) * f).sum(), rel=1e-5)
+
+
+def test_a_core_in_one_line_has_no_slope_across_it():
+    y, x = np.mgrid[0:20, 0:30] + 0.0
+    core = y == 0
+    core[0, 25:] = False
+    velocity = np.stack([0.2 * x + 3.0, 0.1 * x - 0.3 * y])
+    found = _affine(velocity, core)
+    np.testing.assert_allclose(found[0], velocity[0], atol=1e-5)
+    np.testing.assert_allclose(found[1], 0.1 * x, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 20.0), st.integers(1, 6))
+def test_whatever_the_motion_shares_are_shares(seed, speed, width):
+    """Blocky motions of all kinds over images that know nothing of them."""
+    rng = np.random.default_rng(seed)
+    u0, u1 = gaussian_filter(rng.standard_normal((2, 32, 40)), (0, 2, 2))
+    blocks = np.repeat(np.repeat(rng.normal(0, speed, (2, 4, 5)), 8, axis=1), 8, axis=2)
+    layers = find_layers(u0, u1, gaussian_filter(blocks, (0, width / 3, width / 3)))
+    if layers is None:
+        return
+    for share in layers.shares:
+        assert share.min() >= 0
+        np.testing.assert_allclose(share.sum(axis=0), 1, atol=1e-5)
+    motion = Motion(blocks, Cells(32, 40), 0.0, layers=layers)
+    assert np.isfinite(frame_between(u0, u1, motion, 0.4).image).all()
 
 
 @pytest.mark.slow

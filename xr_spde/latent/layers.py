@@ -204,9 +204,11 @@ def _affine(velocity: NDArray[np.floating], core: Mask) -> NDArray[np.float64]:
     inside = core.ravel().astype(np.float64)
     parts = velocity.reshape(2, -1).astype(np.float64)
     weight = inside
+    # cells in one line tell no slope across it: take the smallest
+    least = 1e-9 * inside.sum() * np.eye(3)
     for _ in range(10):  # few cells of other motions do not count
         weighted = basis * weight
-        found = np.linalg.solve(weighted @ basis.T, weighted @ parts.T).T @ basis
+        found = np.linalg.solve(weighted @ basis.T + least, weighted @ parts.T).T @ basis
         weight = inside / (1 + ((parts - found) ** 2).sum(axis=0) / _STIFF**2)
     return np.asarray(found.reshape(2, ny, nx))
 
