@@ -5,9 +5,9 @@
 Cases of xr_spde.latent.cases, 128 x 128, at the middle of the interval; the seeds of textures are
 shifted by each of --seeds. Settings of the field were chosen on the shifts 0, 100 and 200;
 published figures are from shifts that were not looked at before. Peers run at one setting each:
-linear blend, OpenCV's Farneback and DIS (also laid forward with covers), optimal transport (POT), and pysteps'
-Lucas-Kanade. What is not installed is passed over. Speckled pairs are scored after a Gaussian of
-1.5 pixels, for all methods alike.
+linear blend, OpenCV's Farneback and DIS (also laid forward with covers), optimal transport (POT),
+and pysteps' Lucas-Kanade. What is not installed is passed over. Speckled pairs are scored after a
+Gaussian of 1.5 pixels, for all methods alike.
 """
 
 from __future__ import annotations
