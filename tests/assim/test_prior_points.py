@@ -8,6 +8,7 @@ import xarray as xr
 
 import xr_spde  # noqa: F401
 from xr_spde._core.errors import DTypeError, ParameterError, UnknownNameError
+from xr_spde.assim import AlongTrack
 from xr_spde.assim.prior_points import spde_prior_from_points
 from xr_spde.assim.prior_points_input import read_point_problem
 from xr_spde.assim.prior_recipe import read_prior
@@ -177,6 +178,8 @@ def test_bad_input():
     for settings, words in (
         ({"nugget": False}, "needs obs_error"), ({"nugget": "ship"}, "ship"),
         ({"window": 0}, "window"), ({"time_step": 0.0}, "time_step"), ({"track": "ship"}, "ship"),
+        ({"obs_error": AlongTrack(0.1, 1e5)}, "AlongTrack"),
+        ({"mean": grid().isel(lat=slice(0, 8))}, "mean is missing on"),
         ({"time_step": 90.0, "times": ["2014-05-15"]}, "one time"),
         ({"region": {"lat": slice(38, 41)}, "knots": (2, 2)}, "region"),
     ):  # fmt: skip

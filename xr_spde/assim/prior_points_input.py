@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import MemoryGuardError, ParameterError, unknown
 from xr_spde.assim.correlated import AlongTrack
+from xr_spde.assim.noise import ErrorModel
 from xr_spde.assim.prior_recipe import PriorRecipe, check_names
 from xr_spde.assim.times import as_times, check_times, regular_times, step_of, time_dim
 from xr_spde.assim.tracks_in_time import PointSeries, read_points
@@ -89,7 +90,8 @@ class PointProblem:
             here = np.flatnonzero(place == k)
             points = self.series.keep(here)
             # the last window may reach beyond the times, where nothing is observed
-            rows = spacetime_rows(points.rows, points.position - k * length, length + 1)
+            position = np.maximum(points.position - k * length, 0.0)
+            rows = spacetime_rows(points.rows, position, length + 1)
             along = points.tracks
             found.append(PointWindow(
                 rows, points.value, points.variance if self.known else np.zeros(here.size),
@@ -242,7 +244,7 @@ def _series(
     reading |= {"operator": "auto", "footprint": None}
     if given["region"] is not None or given["times"] is not None:
         reading["unusable"] = "drop"
-    known = isinstance(given["obs_error"], str | xr.DataArray) or np.any(given["obs_error"])
+    known = _known(given)
     if not known and given["nugget"] is False:
         raise ParameterError(
             "nugget=False needs obs_error, the standard deviation of the errors; give it, or have "
@@ -263,8 +265,13 @@ def _observed(
     mean = given["mean"]
     if isinstance(mean, xr.DataArray):
         mean = as_float(mean).transpose(*part.dims)
-        inside = np.nan_to_num(recipe.grid.to_canonical(mean.reindex_like(part).values))
-        average = np.asarray(series.rows @ inside.ravel())
+        inside = mean.reindex_like(part).where(part.notnull(), 0.0)
+        if inside.isnull().any():
+            raise ParameterError(
+                f"mean is missing on {int(inside.isnull().sum())} cells of the grid that are not "
+                "land; expected it on the grid of the prior, such as by .interp_like(grid)"
+            )
+        average = np.asarray(series.rows @ recipe.grid.to_canonical(inside.values).ravel())
         mean = mean.where(field.notnull())
     else:
         if isinstance(mean, str):
@@ -277,11 +284,22 @@ def _observed(
     groups, group = _labels(obs, given["nugget"], series)
     _, mission = _labels(obs, given["mission"] if given["objective"] == "missions" else None,
                          series)  # fmt: skip
-    known = isinstance(given["obs_error"], str | xr.DataArray) or bool(np.any(given["obs_error"]))
+    known = _known(given)
     lands = (r.grid.to_canonical(f.isnull().values) for r, f in ((recipe, part), (whole, field)))
     own, all_land = lands
     return PointProblem(recipe, own, whole, all_land, mean, series, steps, group, mission, groups,
                     known)  # fmt: skip
+
+
+def _known(given: Mapping[str, Any]) -> bool:
+    """Whether errors of the observations were given."""
+    error = given["obs_error"]
+    if isinstance(error, AlongTrack | ErrorModel):
+        raise ParameterError(
+            f"obs_error of type {type(error).__name__} was given; expected standard deviations; "
+            "errors along tracks are fitted, with track="
+        )
+    return isinstance(error, xr.DataArray) or bool(np.any(error))
 
 
 def _labels(obs: Any, name: Any, series: PointSeries) -> tuple[NDArray[Any], NDArray[np.intp]]:
