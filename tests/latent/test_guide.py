@@ -37,16 +37,30 @@ def test_made_pair():
 def test_real_images():
     try:
         local_path("s1_seaice_hh_20200301_20200302.nc")
+        local_path("s1_seaice_20200123_20200125.nc")
         local_path("fmi_radar_20160928.nc")
     except DataUnavailableError as error:
         pytest.skip(str(error))
+    pytest.importorskip("matplotlib").use("Agg")
     names: dict = {}
-    exec("import xarray as xr\nimport xr_spde\n" + code("python", after="## Real images"), names)
+    exec(
+        "import xarray as xr\nimport xr_spde\n"
+        + code("python", "## Real images", "## Large scenes"),
+        names,
+    )
     drift = names["drift"].isel(time=0)
     seconds = 82972  # from 08:32:37 to 07:35:29 of the next day
     # the peak of the cross-correlation of the whole images: 28 columns and 36 rows of 100 m
     assert float(drift.u.median()) * seconds == pytest.approx(-2800, abs=100)
     assert float(drift.v.median()) * seconds == pytest.approx(-3600, abs=100)
     assert np.isfinite(names["noon"]).all()
+    # off Greenland: about +2.5 rows in the north, nothing on the fast ice (cells of 80 m)
+    lead = names["lead"].isel(time=0)
+    rows = (
+        lead.v * (names["lead"].time_bounds.diff("bounds").squeeze() / np.timedelta64(1, "s")) / 80
+    )
+    assert float(rows.isel(y=slice(470, None)).median()) == pytest.approx(2.5, abs=0.5)
+    assert float(rows.isel(y=slice(120, 230)).median()) == pytest.approx(0.0, abs=0.3)
+    assert float(np.isfinite(lead.v).mean()) == pytest.approx(0.5, abs=0.1)
     rmse = names["card"]["rmse"]
     assert float(rmse.sel(approach="field")) < 0.8 * float(rmse.sel(approach="linear"))

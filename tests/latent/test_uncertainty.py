@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
+from scipy.stats import chi2, spearmanr
 
 import xr_spde  # noqa: F401  registers the accessor
 from xr_spde.errors import GridError, ParameterError, UnknownNameError
 from xr_spde.fields.cells import Cells
+from xr_spde.latent.cases import make_case
+from xr_spde.latent.compare import displacement_of
 from xr_spde.latent.directions import axis_directions
-from xr_spde.latent.motion import Motion
+from xr_spde.latent.motion import Motion, fit_motion
 from xr_spde.latent.textures import texture
 from xr_spde.latent.uncertainty import (
     LEVELS,
@@ -227,3 +232,24 @@ def test_directions_must_be_known():
     assert found["determined"].attrs["flag_values"].tolist() == [0, 1, 2]
     again = pair.chunk().latent.velocity(restarts=2, seed=3)
     np.testing.assert_array_equal(found["u_spread"], again["u_spread"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["swirl", "floe_rot"])
+def test_standard_errors_hold_the_true_motion(name):
+    """Settings were chosen on the textures +100 and +200."""
+    case = make_case(name, seed=500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # swirl moves about as far as is searched
+        motion = fit_motion(case.u0, case.u1)
+    told = local_information(case.u0, case.u1, motion.velocity, brightness="constant")
+    off_x, off_y = displacement_of(motion) - case.displacement
+    xx, xy, yy = told.covariance
+    square = (yy * off_x**2 - 2 * xy * off_x * off_y + xx * off_y**2) / (xx * yy - xy * xy)
+    known = np.isfinite(square)
+    assert 0.85 < (square[known] < chi2.ppf(0.9, 2)).mean() <= 1
+    size = np.hypot(off_x, off_y)
+    assert spearmanr(np.sqrt(xx + yy)[known], size[known])[0] > 0.3
+    if name == "floe_rot":  # the rim of the floe, where both motions mix
+        blind = np.isfinite(size) & ~known
+        assert size[blind].mean() > 5 * size[known].mean()
