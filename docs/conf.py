@@ -84,6 +84,8 @@ RESULTS = {
     "assimilate_large": "Analysis of a large ensemble",
     "assimilate_real": "Observations into real ensembles",
     "spacetime": "Interpolation in space and time",
+    "kriging_peers": "Kriging beside other packages",
+    "long_series": "Long series in windows",
     "med_tracks": "Mediterranean tracks",
     "gpu": "Graphics card",
     "climate": "Real data",

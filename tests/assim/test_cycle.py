@@ -152,6 +152,33 @@ def test_lazy_datasets_and_windows(ens, obs):
     np.testing.assert_array_equal(found.z_observations_used, [5, 5, 5, 5])
 
 
+@pytest.mark.parametrize("bad", [False, True])
+def test_lazy_forecasts_are_not_computed_to_look_for_missing_values(ens, obs, bad):
+    """The analysis reads them at most twice, and looks on the way."""
+    seen = []
+
+    def forecast(ensemble, start, stop):
+        def blocks(block):
+            seen.append(stop)
+            moved = 0.9 * np.roll(block, 1, axis=-1)
+            if bad and stop == DAYS[2]:
+                moved[4, 1, 1] = np.nan
+            return moved
+
+        meta = np.empty((0, 0, 0))
+        return ensemble.copy(data=ensemble.chunk().data.map_blocks(blocks, meta=meta))
+
+    settings = {"obs_error": ERROR, "localization": 1e5}
+    if bad:
+        with pytest.raises(ParameterError, match=r"to 2020-01-04.*1 in 1 members.*member 4"):
+            cycle(ens, obs, forecast=forecast, **settings)
+        return
+    found = cycle(ens, obs, forecast=forecast, **settings)
+    assert max(seen.count(day) for day in DAYS) <= 2
+    plain = cycle(ens, obs, forecast=rolled, **settings)
+    np.testing.assert_array_equal(found.z, plain.z)
+
+
 def test_models_on_arrays(ens, obs):
     def bare(ensemble, start, stop):
         return 0.9 * np.roll(ensemble.values, 1, axis=-1)
@@ -169,7 +196,7 @@ def blown_up(ensemble, start, stop):
 
 BROKEN = {
     "unstable": (
-        blown_up, ParameterError, r"from 2020-01-02.* to 2020-01-03.*member 3 \(number 3, 1 values",
+        blown_up, ParameterError, r"from 2020-01-02.* to 2020-01-03.*: 1 in 1 members.*member 3",
     ),
     "shape": (lambda e, a, b: e[:, :2], ParameterError, "with the sizes.*'lat': 2.*expected"),
     "array": (lambda e, a, b: e.values[:5], ParameterError, "returned shape"),

@@ -290,8 +290,7 @@ def _forecast(
                 f"{dict(old.sizes)}"
             )
         _check_places(one, old, f"{step} returned {name!r}")
-        _check_finite(one, old, first.dim, step)
-        parts[name] = _like(one, old)
+        parts[name] = _like(_checked(one, old, first.dim, step), old)
     return found.assign(parts) if isinstance(found, xr.Dataset) else parts[name]
 
 
@@ -313,22 +312,28 @@ def _check_places(one: xr.DataArray, old: xr.DataArray, what: str) -> None:
             )
 
 
-def _check_finite(one: xr.DataArray, old: xr.DataArray, dim: str, step: str) -> None:
-    """Refuse NaN where there were numbers."""
-    finite = [
-        xr.apply_ufunc(np.isfinite, o.drop_vars(o.coords), dask="allowed") for o in (old, one)
-    ]
-    lost = (
-        (finite[0] & ~finite[1]).sum([d for d in one.dims if d != dim]).values
-    )  # block by block, where lazy
-    bad = np.flatnonzero(lost)
-    if bad.size:
-        labels = one[dim].values if dim in one.coords else np.arange(lost.size)
+def _checked(one: xr.DataArray, old: xr.DataArray, dim: str, step: str) -> xr.DataArray:
+    """Refuse NaN where there were numbers: of lazy fields when a block is computed, not before."""
+    labels = one[dim].values if dim in one.coords else np.arange(one.sizes[dim])
+    bare = old.drop_vars(old.coords), xr.DataArray(labels, dims=dim)
+    what = f"{step} returned NaN or infinite values of {one.name!r} where there were numbers"
+    found: xr.DataArray = xr.apply_ufunc(
+        _refuse_lost, one, *bare, kwargs={"what": what}, dask="parallelized",
+        output_dtypes=[one.dtype], keep_attrs=True,
+    )  # fmt: skip
+    return found
+
+
+def _refuse_lost(new: Any, old: Any, label: Any, *, what: str) -> Any:
+    """Give back a block, or say in which members numbers were lost."""
+    lost = np.isfinite(old) & ~np.isfinite(new)
+    if lost.any():
+        members = np.broadcast_to(label, lost.shape)[lost]
         raise ParameterError(
-            f"{step} returned NaN or infinite values in {bad.size} of {lost.size} members of "
-            f"{one.name!r} where there were numbers, the first in member {labels[bad[0]]} (number "
-            f"{bad[0]}, {int(lost[bad[0]])} values): the model may have become unstable"
+            f"{what}: {members.size} in {np.unique(members).size} members, the first in member "
+            f"{members[0]}: the model may have become unstable"
         )
+    return new
 
 
 def _members(part: xr.Dataset, obj: Labelled, first: Ensemble) -> Labelled:
