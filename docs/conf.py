@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import sphinx_autosummary_accessors
+from sphinx.util import logging
 
-from xr_spde import __version__
+from xr_spde import __version__, open_dataset
+from xr_spde.errors import DataUnavailableError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -42,8 +44,16 @@ myst_heading_anchors = 3
 # Executed every time: a cache would not notice that the package changed.
 nb_execution_mode = os.environ.get("XR_SPDE_DOCS_EXECUTION", "force")
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_execution_show_tb = True
+# Pages on data that the package does not carry are executed where these are at hand.
+nb_execution_excludepatterns = []
+try:
+    for name in ("mediterranean_adt", "mediterranean_adt_sla"):
+        open_dataset(name).close()
+except DataUnavailableError as error:
+    logging.getLogger(__name__).info("guide/maps_in_time is not executed: %s", error)
+    nb_execution_excludepatterns = ["guide/maps_in_time.md"]
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
@@ -87,6 +97,7 @@ RESULTS = {
     "kriging_peers": "Kriging beside other packages",
     "long_series": "Long series in windows",
     "med_tracks": "Mediterranean tracks",
+    "osse": "Observing-system experiment",
     "gpu": "Graphics card",
     "climate": "Real data",
     "in_between": "The frame between two images",
