@@ -54,6 +54,7 @@ try:
 except DataUnavailableError as error:
     logging.getLogger(__name__).info("guide/maps_in_time is not executed: %s", error)
     nb_execution_excludepatterns = ["guide/maps_in_time.md"]
+    suppress_warnings = ["myst-nb.lexer"]  # a page that did not run does not know its language
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
