@@ -191,6 +191,13 @@ def test_what_cannot_be_used_is_refused(change, error, match):
         fit_latent_dynamics(frames, **{**TINY, "initial": DRIFT, **change})
 
 
+def test_windows_too_small_for_the_motion_are_told_of():
+    frames = np.stack([texture(5, Y, X), texture(5, Y, X - 13)])
+    drift = np.stack([np.full((N, N), 13.0), np.zeros((N, N))])
+    with pytest.warns(UserWarning, match="at least 26"):
+        fit_latent_dynamics(frames, initial=drift, **{**TINY, "iterations": 1})
+
+
 def test_files_of_the_first_format_are_read(growing, tmp_path):
     plain = replace(growing, source=None, settings=replace(growing.settings, operator="advection"))
     from xr_spde.latent import storage

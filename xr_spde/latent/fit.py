@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.lazyimport import require
 from xr_spde._core.rng import Seed, member_generator, resolve_seed
+from xr_spde._core.warn import warn
 from xr_spde.fields.cells import Cells
 from xr_spde.fields.sampling import sample
 from xr_spde.fields.unsteady import grown, levelled, trace, turned_back
@@ -126,6 +127,11 @@ def fit_latent_dynamics(
     MissingDependencyError
         Without torch.
 
+    Warns
+    -----
+    UserWarning
+        If the motion is longer than half a window.
+
     Notes
     -----
     Images and their reversed sequence are the same problem, and are fitted the same way round: the
@@ -213,6 +219,13 @@ class _Problem:
             yardstick = start[0]
         if start is not None:
             start = smoothed(start, blur, self.grid.periodic_x)
+            longest = float(np.abs(start[0]).max() * np.diff(self.shares).max())
+            if longest > self.settings.patch / 2:
+                warn(
+                    f"the motion reaches {longest:.0f} cells between images, and windows of "
+                    f"{self.settings.patch} learn only from what stays inside them; give a patch "
+                    f"of at least {2 * longest:.0f}, or coarser images"
+                )
         return replace(self, start=start, yardstick=yardstick)
 
     def coarser(self) -> _Problem | None:
