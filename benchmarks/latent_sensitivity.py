@@ -102,7 +102,7 @@ def main() -> None:
         "alone is the start. Residuals are relative to the standard deviation of the images and to "
         "the latent states without motion; RMSE is of the frame in the middle, images between 0 "
         "and 1; EPE and speed in cells. Flags are those of `diagnose()`. One thread; the machine "
-        "was shared.",
+        "was shared. Differences below those between seeds mean nothing.",
         "## One setting at a time",
         first,
         "## All at once",
