@@ -102,6 +102,7 @@ RESULTS = {
     "gpu": "Graphics card",
     "climate": "Real data",
     "in_between": "The frame between two images",
+    "sequences": "Frames of a sequence",
     "latent_model": "The latent model of two images",
     "latent_sensitivity": "Sensitivity of the latent model",
     "sea_ice": "Drift of sea ice",

@@ -6,6 +6,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.ndimage import gaussian_filter
 
 import xr_spde  # noqa: F401  registers the accessor
 from xr_spde.errors import ParameterError, UnknownNameError
@@ -14,7 +15,8 @@ from xr_spde.fields.characteristics import nodes
 from xr_spde.latent.cases import make_case
 from xr_spde.latent.cases_in_time import SCENES, accelerating
 from xr_spde.latent.frames import frame_between
-from xr_spde.latent.sequence import ChangingMotion, end_velocities, fit_sequence
+from xr_spde.latent.sequence import ChangingMotion, fit_sequence, joined
+from xr_spde.latent.textures import texture
 
 N = 64
 KM = 1e3 * np.arange(N)
@@ -30,16 +32,10 @@ def between(frame, times, motions):
     return np.sqrt(np.mean(np.square(off)))
 
 
-def both_paths(frame, times):
+def both_paths(frame, times, **settings):
     frames = [frame(t) for t in times]
-    steady = fit_sequence(frames, times, path="steady")
-    each = [(m.velocity, d) for m, d in zip(steady, np.diff(times), strict=True)]
-    around = zip([None, *each[:-1]], each, [*each[1:], None], steady, strict=True)
-    smooth = [
-        ChangingMotion(**vars(m), ends=end_velocities(*here, before, after))
-        for before, here, after, m in around
-    ]
-    return between(frame, times, steady), between(frame, times, smooth)
+    found = (fit_sequence(frames, times, path=path, **settings) for path in ("steady", "smooth"))
+    return [between(frame, times, motions) for motions in found]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +66,8 @@ def test_velocity_linear_in_time_is_exact():
     middle, lengths = (times[1:] + times[:-1]) / 2, np.diff(times)
     each = [(pattern * (1 + 3 * s) * d, d) for s, d in zip(middle, lengths, strict=True)]
     for k, before, after in ((0, None, each[1]), (1, each[0], each[2]), (2, each[1], None)):
-        ends = end_velocities(*each[k], before, after)
+        mean, ends = joined(*each[k], before, after)
+        np.testing.assert_allclose(mean, each[k][0], rtol=1e-12)
         for end, t in zip(ends, times[k : k + 2], strict=True):
             np.testing.assert_allclose(end, pattern * (1 + 3 * t) * lengths[k], rtol=1e-9)
 
@@ -81,11 +78,41 @@ def test_a_floe_that_drifts_evenly_has_no_acceleration():
     def drift(left):  # a floe in water at rest, seen in the middle of an interval
         return np.stack([6.0 * ((i >= left) & (i < left + 20) & (j > 9) & (j < 30)), 0.0 * i])
 
-    ends = end_velocities(drift(15), 1.0, None, (drift(21), 1.0))
+    _, ends = joined(drift(15), 1.0, None, (drift(21), 1.0))
     # but for its edges, which velocities of cells blur
     inner = np.s_[..., 12:28, 18:32]
     np.testing.assert_allclose(ends[inner], np.stack([drift(15)] * 2)[inner], atol=1e-9)
     assert np.abs(ends - drift(15)).max(axis=(0, 1, 2))[[5, 45]].max() == 0
+
+
+def test_changes_within_the_errors_are_averaged_out():
+    rng = np.random.default_rng(1)
+    truth = np.array([4.0, -2.0])[:, None, None] * np.ones((2, 60, 60))
+    # errors of fits are smooth
+    noise = gaussian_filter(rng.standard_normal((3, 2, 60, 60)), (0, 0, 4, 4))
+    own, left, right = truth + 0.5 * noise / noise.std()
+    told = np.full((60, 60), 2 * 0.25)
+    mean, ends = joined(own, 1.0, (left, 1.0), (right, 1.0), error=told)
+    spread = [np.sqrt(((v - truth) ** 2).mean()) for v in (own, mean, ends[0])]
+    assert max(spread[1:]) < 0.75 * spread[0]
+    moving, _ = joined(own, 1.0, (left - 9, 1.0), (right + 9, 1.0), error=told)
+    np.testing.assert_allclose(moving, own, atol=0.1)
+    # a short interval has little to say on speed
+    short, _ = joined(own, 1.0, None, (right / 10, 0.1), error=told)
+    np.testing.assert_allclose(short, own, atol=0.05)
+
+
+def test_images_that_change_as_they_move():
+    """Velocities of pairs err where half of each image is its own; those of three do less."""
+    j, i = np.mgrid[0:N, 0:N].astype(float)
+    frames = [
+        texture(5, j - t, i - 2 * t) + 0.7 * texture(50 + t, j, i, amplitude=0.1) for t in range(4)
+    ]
+    off = [
+        np.mean([np.abs(m.velocity - np.array([2.0, 1.0])[:, None, None]).mean() for m in found])
+        for found in (fit_sequence(frames, range(4), path=path) for path in ("steady", "smooth"))
+    ]
+    assert off[1] < 0.95 * off[0]
 
 
 def changing(first=0.0, last=6.0, shape=(10, 40)):

@@ -15,8 +15,9 @@ from xr_spde.fields.sampling import fill_nearest
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.lazy import Output, apply_core, is_lazy
 from xr_spde.labels.times import TimeAxis
+from xr_spde.latent.pyramid import brightness_of
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
-from xr_spde.latent.sequence import PATHS, end_velocities
+from xr_spde.latent.sequence import PATHS, joined, squared_error
 
 __all__ = ["BOUND", "at_bounds", "check_path", "fits_along", "given_motion"]
 
@@ -91,19 +92,30 @@ def fits_along(
         if is_lazy(there):
             there = there.chunk({INTERVAL: 1})
         arguments += [there, xr.DataArray(lengths, dims=INTERVAL)]
-    core = (COMPONENT, frames.grid.y_dim, frames.grid.x_dim)
-    ends = apply_core(
-        _ends,
+    space = (frames.grid.y_dim, frames.grid.x_dim)
+    core = (COMPONENT, *space)
+    both = apply_core(
+        _joined,
+        *frames.ends(which, INTERVAL),
         *arguments,
-        core_dims=[core, ()] * 3,
-        output={"ends": Output((BOUND, *core), q.dtype, {BOUND: 2})},
-        kwargs={"grid": frames.grid, "cells": frames.cells},
-    )["ends"]
+        core_dims=[space, space, *[core, ()] * 3],
+        output={
+            "q": Output(core, q.dtype),
+            "ends": Output((BOUND, *core), q.dtype, {BOUND: 2}),
+        },
+        kwargs={
+            "grid": frames.grid,
+            "cells": frames.cells,
+            "brightness": settings.get("brightness", "auto"),
+        },
+    )
     own = xr.DataArray(np.searchsorted(needed, which), dims=INTERVAL)
-    return {**{name: da.isel({INTERVAL: own}) for name, da in fitted.items()}, "ends": ends}
+    return {**{name: da.isel({INTERVAL: own}) for name, da in fitted.items()}, **both}
 
 
-def _ends(
+def _joined(
+    u0: NDArray[Any],
+    u1: NDArray[Any],
     q: NDArray[Any],
     length: NDArray[Any],
     before: NDArray[Any],
@@ -113,16 +125,23 @@ def _ends(
     *,
     grid: Grid,
     cells: Cells,
-) -> NDArray[Any]:
-    """Velocity at both ends of one interval; NaN stands for no neighbour."""
+    brightness: str,
+) -> dict[str, NDArray[Any]]:
+    """Velocity of one interval and at its ends; NaN stands for no neighbour."""
     neighbours = [
         None if np.isnan(span) or np.isnan(other).all() else (grid.to_canonical(other), float(span))
         for other, span in ((before, its), (after, its_too))
     ]
-    found = end_velocities(
-        grid.to_canonical(q), float(length), *neighbours, periodic_x=cells.periodic_x
+    first, second, here = (grid.to_canonical(part) for part in (u0, u1, q))
+    kind = brightness_of(first, second) if brightness == "auto" else brightness
+    mean, ends = joined(
+        here,
+        float(length),
+        *neighbours,
+        error=squared_error(first, second, here, kind, cells.periodic_x),
+        periodic_x=cells.periodic_x,
     )
-    return grid.from_canonical(found)
+    return {"q": grid.from_canonical(mean), "ends": grid.from_canonical(ends)}
 
 
 def at_bounds(

@@ -12,6 +12,16 @@ is read off the intervals before and after: with :math:`\bar q_k` per unit of ti
 which is exact for velocities linear in time, and within an interval q is the parabola that has
 these ends and this mean. Velocities belong to places (an eddy) or to what moves through (a floe):
 :math:`\delta` is taken at the place and along the path, and the smaller of the two is believed.
+
+Fits err, most where images change as they move, such as rain. With :math:`s^2` the variance that
+the images themselves tell (:mod:`xr_spde.latent.uncertainty`), the share
+
+.. math::
+
+    g = \max\Big(0,\ 1 - \frac{\langle 2 s^2 \rangle}{\langle \delta^2 \rangle}\Big)
+
+of the changes is more than errors; only that much is kept of them, and for the rest the velocity is
+replaced by the mean of the interval and its neighbours (James and Stein; means over about 6 cells).
 """
 
 from __future__ import annotations
@@ -24,7 +34,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import median_filter
+from scipy.ndimage import gaussian_filter, median_filter
 
 from xr_spde._core.errors import ParameterError, unknown
 from xr_spde.fields.cells import Cells
@@ -32,14 +42,16 @@ from xr_spde.fields.characteristics import departure, nodes, steps_for
 from xr_spde.fields.sampling import sample
 from xr_spde.fields.unsteady import PER_SPAN, trace, velocity_at
 from xr_spde.latent.motion import Motion, fit_motion
+from xr_spde.latent.uncertainty import local_information
 
 __all__ = [
     "PATHS",
     "ChangingMotion",
-    "end_velocities",
     "fit_sequence",
     "held_velocities",
+    "joined",
     "parabola",
+    "squared_error",
 ]
 
 Float = NDArray[np.floating]
@@ -47,7 +59,10 @@ Float = NDArray[np.floating]
 PATHS = ("smooth", "steady")
 """Velocities that change smoothly from pair to pair; or each pair on its own."""
 
-_WINDOW = 5
+_WINDOW = 5  # cells, of the median of a change
+_AROUND = 6.0  # cells, over which changes are compared with errors
+_FAR = 1e-3  # weight of the whole image where little is known around
+_TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,62 +138,93 @@ def parabola(mean: Float, ends: Float) -> Float:
     return np.stack([mean, (last - first) / 2, (first + last) / 2 - mean])
 
 
-def end_velocities(
+def joined(
     velocity: Float,
     length: float,
     before: tuple[Float, float] | None,
     after: tuple[Float, float] | None,
     *,
+    error: Float | None = None,
     periodic_x: bool = False,
-) -> Float:
-    """Velocity at both ends of an interval, from its neighbours.
+) -> tuple[Float, Float]:
+    """Velocity of an interval and at its ends, from its own and its neighbours'.
 
-    Where there is none on one side, the velocity changes linearly over the interval.
+    Where there is no neighbour on one side, the velocity changes linearly over the interval.
 
     Parameters
     ----------
     velocity : ndarray (2, ny, nx)
-        Mean over the interval, in cells per interval, x first.
+        Mean over the interval as its pair tells it, in cells per interval, x first.
     length : float
         Of the interval.
     before, after : (ndarray, float), optional
         The same of the interval before and of the one after, each in cells per its own length.
+    error : ndarray (ny, nx), optional
+        Mean square error of a velocity in cells, both components together; NaN where unknown. By
+        default there is none.
     periodic_x : bool
         Whether the columns close.
 
     Returns
     -------
-    ndarray (2, 2, ny, nx)
-        In cells per interval: at the beginning, at the end.
+    velocity : ndarray (2, ny, nx)
+        Mean over the interval, in cells per interval.
+    ends : ndarray (2, 2, ny, nx)
+        At the beginning and at the end.
     """
-    sides = ((-1, before), (1, after))
-    gains = {
-        side: _change(velocity, length, *other, side, periodic_x)
-        for side, other in sides
+    changes = {
+        side: (_change(velocity, length, *other, side, periodic_x), length / other[1])
+        for side, other in ((-1, before), (1, after))
         if other is not None
     }
-    if not gains:
-        return np.stack([velocity, velocity])
+    if not changes:
+        return velocity, np.stack([velocity, velocity])
+    kept = 1.0 if error is None else _kept(list(changes.values()), error, periodic_x)
+    # a shorter interval tells a speed less well
+    shares = {side: min(1.0, ratio**-2) for side, (_, ratio) in changes.items()}
+    towards = sum(shares[side] * change for side, (change, _) in changes.items())
+    mean = velocity + (1 - kept) * towards / (1 + sum(shares.values()))
+    gains = {side: kept * change * ratio / (1 + ratio) for side, (change, ratio) in changes.items()}
     first = gains[-1] if -1 in gains else -gains[1]
     last = gains[1] if 1 in gains else -gains[-1]
-    return np.stack([velocity + first, velocity + last]).astype(velocity.dtype)
+    dtype = velocity.dtype
+    return np.asarray(mean, dtype), np.stack([mean + first, mean + last]).astype(dtype)
 
 
 def _change(
     velocity: Float, length: float, other: Float, its_length: float, side: int, periodic_x: bool
 ) -> Float:
-    """Return what the velocity gains until the end towards a neighbour."""
+    """Return what the velocity of a neighbour differs by, in cells per own length."""
     as_here = other * (length / its_length)
     at_place = as_here - velocity
     half = departure(velocity, -side / 2, periodic_x=periodic_x)
     there = departure(other, -side / 2, start=half, periodic_x=periodic_x)
     on_path = sample(as_here, *there, kernel="linear", periodic_x=periodic_x) - velocity
     smaller = (on_path**2).sum(axis=0) < (at_place**2).sum(axis=0)
-    change = np.where(smaller, on_path, at_place) * (length / (length + its_length))
+    change = np.where(smaller, on_path, at_place)
     rim = _WINDOW if periodic_x else 0
     wide = np.pad(change, ((0, 0), (0, 0), (rim, rim)), mode="wrap")
     calm = np.stack([median_filter(part, _WINDOW, mode="nearest") for part in wide])
     return calm[..., rim : rim + change.shape[-1]]
+
+
+def _kept(changes: Sequence[tuple[Float, float]], error: Float, periodic_x: bool) -> Float:
+    """Share of the changes that errors of the fits do not explain, around each place."""
+    known = np.isfinite(error)
+    if not known.any():  # the images tell no motion anywhere; what there is comes from neighbours
+        return np.zeros_like(error)
+    seen = sum((change**2).sum(axis=0) for change, _ in changes)
+    # errors of this interval and of the other, whose speed is scaled to this length
+    told = sum(error * (1 + ratio**2) for _, ratio in changes)
+    sides = ("nearest", "wrap" if periodic_x else "nearest")
+
+    def around(field: Float) -> Float:
+        inside = np.where(known, field, 0.0)
+        weight = gaussian_filter(known.astype(np.float64), _AROUND, mode=sides) + _FAR
+        total = gaussian_filter(inside, _AROUND, mode=sides) + _FAR * field[known].mean()
+        return np.asarray(total / weight)
+
+    return np.clip(1 - around(told) / np.maximum(around(seen), _TINY), 0, 1)
 
 
 def held_velocities(motion: Motion, begin: float, end: float) -> list[tuple[Float, float]]:
@@ -264,12 +310,39 @@ def fit_sequence(
     if path == "steady" or len(found) == 1:
         return found
     each = [(m.velocity, float(d)) for m, d in zip(found, lengths, strict=True)]
-    around = zip([None, *each[:-1]], each, [*each[1:], None], found, strict=True)
-    return [
-        ChangingMotion(
-            # the pieces of an interval move steadily: they belong to the other kind of path
-            **{**vars(motion), "layers": None},
-            ends=end_velocities(*here, before, after, periodic_x=motion.cells.periodic_x),
-        )
-        for before, here, after, motion in around
-    ]
+    around = zip([None, *each[:-1]], each, [*each[1:], None], found, pairwise(frames), strict=True)
+    made: list[Motion] = []
+    for before, here, after, motion, pair in around:
+        wrap = motion.cells.periodic_x
+        error = squared_error(*pair, motion.velocity, motion.brightness, wrap)
+        mean, ends = joined(*here, before, after, error=error, periodic_x=wrap)
+        # the pieces of an interval move steadily: they belong to the other kind of path
+        steady = {**vars(motion), "velocity": mean, "layers": None}
+        made.append(ChangingMotion(**steady, ends=ends))
+    return made
+
+
+def squared_error(
+    u0: ArrayLike, u1: ArrayLike, velocity: Float, brightness: str, periodic_x: bool
+) -> Float:
+    """Mean square error of a fitted velocity from the images alone, both components together.
+
+    Parameters
+    ----------
+    u0, u1 : array_like (ny, nx)
+        Images; NaN is missing.
+    velocity : ndarray (2, ny, nx)
+        In cells per interval.
+    brightness : {"constant", "varying"}
+        What was followed.
+    periodic_x : bool
+        Whether the columns close.
+
+    Returns
+    -------
+    ndarray (ny, nx)
+        Square cells; NaN where the images do not determine the motion, see
+        `xr_spde.latent.uncertainty.local_information`.
+    """
+    told = local_information(u0, u1, velocity, brightness=brightness, periodic_x=periodic_x)
+    return np.asarray(told.covariance[0] + told.covariance[2], dtype=np.float64)
