@@ -24,7 +24,7 @@ from xr_spde.latent.layers import Layers, find_layers
 from xr_spde.latent.operators import check_parameters, frame_by
 from xr_spde.latent.paths import BOUND, fits_along, given_motion
 from xr_spde.latent.reading import COMPONENT, INTERVAL, ImageSequence
-from xr_spde.latent.sequence import ChangingMotion
+from xr_spde.latent.sequence import ChangingMotion, settled
 from xr_spde.latent.tiled import apply_to_scene
 from xr_spde.solvers.cache import FACTORS
 
@@ -238,8 +238,10 @@ def _frame(
     first, second = (grid.to_canonical(u) for u in (u0, u1))
     layers = None
     # a tile does not show how a layer goes on outside, and neighbours could decide otherwise
-    if operator == Advection() and how.get("blend") == "auto" and ends is None and tile is None:
-        layers = _layers(first, second, q, cells)
+    if tile is None:
+        ends = None if ends is None or settled(q, ends) else ends
+        if operator == Advection() and how.get("blend") == "auto" and ends is None:
+            layers = _layers(first, second, q, cells)
     motion = ChangingMotion(q, cells, float("nan"), ends=ends, layers=layers)
     if operator == Advection():
         made = frame_between(first, second, motion, float(tau), extrapolate=True, **how)

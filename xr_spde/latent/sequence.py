@@ -30,7 +30,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,6 +51,7 @@ __all__ = [
     "held_velocities",
     "joined",
     "parabola",
+    "settled",
     "squared_error",
 ]
 
@@ -63,6 +64,7 @@ _WINDOW = 5  # cells, of the median of a change
 _AROUND = 6.0  # cells, over which changes are compared with errors
 _FAR = 1e-3  # weight of the whole image where little is known around
 _TINY = 1e-12
+_SETTLED = 0.1  # cells; a path bends by an eighth of what its velocity changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +193,24 @@ def joined(
     return np.asarray(mean, dtype), np.stack([mean + first, mean + last]).astype(dtype)
 
 
+def settled(velocity: Float, ends: Float) -> bool:
+    """Whether a velocity changes so little over its interval that it may be taken as steady.
+
+    Parameters
+    ----------
+    velocity : ndarray (2, ny, nx)
+        Mean over the interval, in cells per interval.
+    ends : ndarray (2, 2, ny, nx)
+        At its beginning and end.
+
+    Returns
+    -------
+    bool
+        Within a root mean square of 0.1 cells.
+    """
+    return float(np.sqrt(np.mean((ends - velocity) ** 2))) < _SETTLED
+
+
 def _change(
     velocity: Float, length: float, other: Float, its_length: float, side: int, periodic_x: bool
 ) -> Float:
@@ -213,9 +233,10 @@ def _kept(changes: Sequence[tuple[Float, float]], error: Float, periodic_x: bool
     known = np.isfinite(error)
     if not known.any():  # the images tell no motion anywhere; what there is comes from neighbours
         return np.zeros_like(error)
-    seen = sum((change**2).sum(axis=0) for change, _ in changes)
+    seen = np.sum([(change**2).sum(axis=0) for change, _ in changes], axis=0)
     # errors of this interval and of the other, whose speed is scaled to this length
-    told = sum(error * (1 + ratio**2) for _, ratio in changes)
+    told = error * sum(1 + ratio**2 for _, ratio in changes)
+    sides: tuple[Literal["nearest", "wrap"], ...]
     sides = ("nearest", "wrap" if periodic_x else "nearest")
 
     def around(field: Float) -> Float:
@@ -316,9 +337,10 @@ def fit_sequence(
         wrap = motion.cells.periodic_x
         error = squared_error(*pair, motion.velocity, motion.brightness, wrap)
         mean, ends = joined(*here, before, after, error=error, periodic_x=wrap)
-        # the pieces of an interval move steadily: they belong to the other kind of path
-        steady = {**vars(motion), "velocity": mean, "layers": None}
-        made.append(ChangingMotion(**steady, ends=ends))
+        # the pieces of an interval move steadily: they belong to a steady path
+        still = settled(mean, ends)
+        parts = {**vars(motion), "velocity": mean, "layers": motion.layers if still else None}
+        made.append(Motion(**parts) if still else ChangingMotion(**parts, ends=ends))
     return made
 
 
