@@ -66,6 +66,16 @@ def test_gaps_travel_with_the_motion(images):
     np.testing.assert_allclose(lazy, found.brightness, atol=1e-5)
 
 
+def test_the_operator_is_that_of_the_latent_state(images):
+    pair = images.isel(time=[0, 1])
+    how = {"method": "latent", "operator": "advection-source", **QUICK}
+    found = pair.latent.interpolate("2020-03-01T01", **how)
+    model = pair.latent.fit(operator="advection-source", **QUICK)
+    again = pair.latent.interpolate("2020-03-01T01", method="latent", model=model)
+    np.testing.assert_array_equal(found, again)
+    assert model.source.shape == (1, N, N)
+
+
 def test_integers_are_images_as_well(images):
     counts = (200 * images.isel(time=[0, 1])).round().astype(np.uint8)
     found = counts.latent.interpolate("2020-03-01T01", method="latent", **QUICK)
