@@ -103,6 +103,7 @@ RESULTS = {
     "climate": "Real data",
     "in_between": "The frame between two images",
     "sequences": "Frames of a sequence",
+    "in_between_real": "Withheld frames of rain and of the sea surface",
     "latent_model": "The latent model of two images",
     "latent_sensitivity": "Sensitivity of the latent model",
     "sea_ice": "Drift of sea ice",

@@ -18,7 +18,7 @@ from xr_spde.latent.matching import match
 from xr_spde.latent.pyramid import Pair, gradient, resize, shapes
 from xr_spde.latent.tgv import Regulariser
 
-__all__ = ["STARTS", "follow", "race", "score", "sides"]
+__all__ = ["STARTS", "follow", "linearised", "race", "score", "sides"]
 
 Float = NDArray[np.float64]
 Real = NDArray[np.float32]
@@ -187,7 +187,7 @@ def _level(
     for data, window, count in stages:
         for _ in range(count):
             velocity = field_ / scale
-            residual, derivative, known = _linearised(pair, slopes0, slopes1, velocity)
+            residual, derivative, known = linearised(pair, slopes0, slopes1, velocity)
             field_ = regulariser.step(
                 field_,
                 residual,
@@ -200,13 +200,27 @@ def _level(
     return field_ / scale, regulariser.w
 
 
-def _linearised(
-    pair: Pair, slopes0: Real, slopes1: Real, velocity: Real
-) -> tuple[Real, Real, Real]:
+def linearised(pair: Pair, slopes0: Real, slopes1: Real, velocity: Real) -> tuple[Real, Real, Real]:
     """Mismatch in the middle, its derivative in the velocity, and 1 where it is known.
 
     The derivative of a flow in its velocity is an integral along the path; its two ends, the
     gradient of the carried image and the carried gradient of the image, are averaged.
+
+    Parameters
+    ----------
+    pair : Pair
+        Standardised images.
+    slopes0, slopes1 : ndarray (2, ny, nx)
+        Their gradients, x first.
+    velocity : ndarray (2, ny, nx)
+        In cells per interval.
+
+    Returns
+    -------
+    residual : ndarray (ny, nx)
+        Second image less the first.
+    derivative : ndarray (2, ny, nx)
+    known : ndarray (ny, nx)
     """
     ny, nx = pair.shape
     carried, derivative = [], np.zeros_like(velocity)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import ParameterError, unknown
 from xr_spde.fields.sampling import fill_nearest, sample
 from xr_spde.latent.blending import Carried, Frame, two_sided, visibility
+from xr_spde.latent.changing import changes, expected_blend, expected_frame
 from xr_spde.latent.motion import Motion
 from xr_spde.latent.occlusion import layered
+from xr_spde.latent.pyramid import noise_ratio
 
 __all__ = ["BLENDS", "Frame", "expected_blend", "frame_between"]
 
@@ -40,7 +40,8 @@ def frame_between(
     the image in which it is wide tells what is in it. Where the motion has layers, what covers what
     is followed around their edges instead (:mod:`xr_spde.latent.occlusion`); ``blend="area"`` stays
     with the steady velocity. With ``blend="expected"`` the shares of time give way, scale by scale,
-    to those of least square error; see :func:`expected_blend`.
+    to those of least square error, and growth or fading is continued to where one image alone sees;
+    see :mod:`xr_spde.latent.changing`.
 
     Parameters
     ----------
@@ -53,8 +54,10 @@ def frame_between(
     kernel : {"cubic", "monotone", "linear"}
         Of the samples; "monotone" keeps to the range of the values around.
     blend : {"auto", "area", "expected"}
-        As above. "expected" is for images that change as they move, such as rain: it loses the
-        small scales that cannot be known, and with them most of their error.
+        As above. "expected" is for images that change as they move, such as rain, or are noisy: it
+        loses the small scales that cannot be known, and with them most of their error. "auto" takes
+        it where the motion leaves more than 0.3 of the difference of the images unexplained in the
+        middle of the interval.
     extrapolate : bool
         Whether times outside the interval are allowed; the nearer image alone is carried there.
 
@@ -88,66 +91,21 @@ def frame_between(
         for image, end in zip(images, (0.0, 1.0), strict=True)
     ]
     frame = two_sided(sides[0], sides[1], inside)
+    if blend == "expected" or (blend == "auto" and _change(images, motion)):
+        if not 0 < tau < 1:
+            return frame
+        noise = noise_ratio(images[0], images[1]) * float(np.nanstd(np.stack(images)))
+        return expected_frame(images[0], images[1], sides[0], sides[1], tau, frame, noise)
     if blend == "auto" and motion.layers is not None:
         frame = layered(frame, images[0], images[1], motion.layers, tau, kernel=kernel)
-    if blend == "expected" and 0 < tau < 1:
-        # where one image does not see, the other stands for both
-        first, second = (fill_nearest(np.where(s.known, s.value, frame.image)) for s in sides)
-        mixed = expected_blend(first, second, tau).astype(frame.image.dtype)
-        frame = replace(frame, image=np.where(np.isnan(frame.image), np.nan, mixed))
     return frame
 
 
-def expected_blend(
-    first: NDArray[np.floating], second: NDArray[np.floating], tau: float
-) -> NDArray[np.floating]:
-    r"""Mix two carried images by the least square error at each scale.
-
-    What is carried along is taken to change as a process of the first order in time, apart for each
-    band of half an octave. With g the coherence of the two images in a band, the best weights of
-    the first and the second are
-
-    .. math::
-
-        \frac{g^\tau (1 - g^{2(1-\tau)})}{1 - g^2}, \qquad
-        \frac{g^{1-\tau} (1 - g^{2\tau})}{1 - g^2},
-
-    which are :math:`1-\tau` and :math:`\tau` where g is 1, and leave nothing of what is incoherent.
-
-    Parameters
-    ----------
-    first, second : ndarray (ny, nx)
-        Images at times 0 and 1, carried to the time; without gaps.
-    tau : float
-        Time, between 0 and 1.
-
-    Returns
-    -------
-    ndarray (ny, nx)
-
-    References
-    ----------
-    Seed, A. W. (2003): A dynamic and spatial scaling approach to advection forecasting. J. Appl.
-    Meteorol. 42, 381-388 (coherence by scale along the flow).
-    """
-    from scipy.fft import dctn, idctn
-
-    ny, nx = first.shape
-    # the means are certain, and go from one to the other
-    mean = (1 - tau) * first.mean() + tau * second.mean()
-    a, b = (dctn(np.asarray(u - u.mean(), dtype=np.float64), norm="ortho") for u in (first, second))
-    wave = np.hypot(np.arange(ny)[:, None] / ny, np.arange(nx) / nx)
-    # the longest waves are too few to tell their coherence one by one
-    band = np.rint(2 * np.log2(np.maximum(wave * max(ny, nx) / 8.0, 1.0))).astype(np.intp).ravel()
-    together = np.bincount(band, (a * b).ravel())
-    power = np.sqrt(np.bincount(band, (a * a).ravel()) * np.bincount(band, (b * b).ravel()))
-    coherence = np.clip(together / np.maximum(power, 1e-300), 1e-3, 1 - 1e-6)
-    # smaller scales are forgotten first; a chance coherence of the smallest is not believed
-    g = np.minimum.accumulate(coherence)[band].reshape(ny, nx)
-    rest = 1 - g**2
-    share0 = g**tau * (1 - g ** (2 - 2 * tau)) / rest
-    share1 = g ** (1 - tau) * (1 - g ** (2 * tau)) / rest
-    return np.asarray(mean + idctn(share0 * a + share1 * b, norm="ortho"))
+def _change(images: list[NDArray[np.floating]], motion: Motion) -> bool:
+    """Whether the images change on the way; the same at every time between them."""
+    ends = zip(images, (0.0, 1.0), strict=True)
+    first, second = (_carried(image, motion, 0.5, end, "linear") for image, end in ends)
+    return changes(images[0], images[1], first, second)
 
 
 def _carried(

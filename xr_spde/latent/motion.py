@@ -31,11 +31,11 @@ from xr_spde._core.errors import ParameterError, unknown
 from xr_spde.fields.cells import Cells
 from xr_spde.fields.characteristics import FlowReport, departure, flow_report
 from xr_spde.latent.descent import STARTS, race, score, sides
+from xr_spde.latent.evidence import Evidence, evidence_of
 from xr_spde.latent.layers import Layers, find_layers
 from xr_spde.latent.pyramid import (
     QUIET,
     Pair,
-    brightness_of,
     check_pair,
     default_smoothness,
     noise_ratio,
@@ -73,6 +73,11 @@ class Motion:
     layers : Layers, optional
         Pieces that cover each other as they move, with motions of their own; None where the motion
         is in one piece or the images do not tell what covers what.
+    change : float
+        Share of the difference of the images that motion leaves unexplained on a coarse grid; NaN
+        where it was not asked. See :mod:`xr_spde.latent.evidence`.
+    smoothness : float
+        Factor on the weight of the regularisation that was used.
     """
 
     velocity: NDArray[np.floating]
@@ -84,6 +89,8 @@ class Motion:
     beyond_search: bool = False
     brightness: str = "constant"
     layers: Layers | None = None
+    change: float = float("nan")
+    smoothness: float = 1.0
 
     def reversed(self) -> Motion:
         """Return the motion from the second image to the first."""
@@ -133,12 +140,13 @@ def fit_motion(
         First motions to follow, see :data:`STARTS`; arrays are velocities in cells per interval.
     brightness : {"auto", "constant", "varying"}
         Whether values are carried as they are, or may grow and fade on the way, so that only
-        patterns are followed. "auto" takes "varying" where the medians of the images differ by more
-        than 0.3 of their standard deviation, as of two passes of a radar; the motion tells which.
+        patterns are followed. "auto" takes what explains the pair better, see
+        :func:`xr_spde.latent.evidence.evidence_of`; the motion tells which.
     search : float
         Longest displacement that "match" tries, as a share of the sides of the image.
     smoothness : float, optional
-        Factor on the weight of the regularisation. By default 1, and more in noise.
+        Factor on the weight of the regularisation. By default 1, and more in noise and, where
+        `brightness` is "auto", for images that change as they move.
 
     Returns
     -------
@@ -177,10 +185,15 @@ def fit_motion(
     wide0, wide1 = (_closed(u, rim) for u in (first, second))
     flat = Cells(wide0.shape[0], wide0.shape[1], grid.height, grid.width)
     noise = noise_ratio(wide0, wide1)
-    noisy = noise > QUIET
-    kind = brightness_of(first, second) if brightness == "auto" else brightness
-    pair = Pair.of(wide0, wide1, brightness=kind, smooth=1.5 if noisy else 0.0)
-    weight = 1.0 / (default_smoothness(noise) if smoothness is None else smoothness)
+    smooth = 1.5 if noise > QUIET else 0.0
+    found = Evidence(brightness, default_smoothness(noise), float("nan"))
+    if brightness == "auto":
+        found = evidence_of(
+            wide0, wide1, flat, noise=noise, smooth=smooth, starts=starts, search=search
+        )
+    pair = Pair.of(wide0, wide1, brightness=found.brightness, smooth=smooth)
+    factor = found.smoothness if smoothness is None else smoothness
+    weight = 1.0 / factor
     wide, _, marks = race(pair, flat, starts, search, rim, weight)
     mismatch = score(pair, wide)
     velocity = wide[..., rim : rim + first.shape[1]].astype(first.dtype)
@@ -193,8 +206,19 @@ def fit_motion(
             stacklevel=2,
         )
     report = flow_report(velocity, 1.0, grid)
-    layers = find_layers(first, second, velocity, periodic_x=grid.periodic_x)
-    return Motion(velocity, grid, mismatch, marks, report, noise, beyond, kind, layers)
+    return Motion(
+        velocity,
+        grid,
+        mismatch,
+        marks,
+        report,
+        noise,
+        beyond,
+        found.brightness,
+        find_layers(first, second, velocity, periodic_x=grid.periodic_x),
+        change=found.change,
+        smoothness=factor,
+    )
 
 
 def _check_settings(

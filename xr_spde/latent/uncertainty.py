@@ -216,7 +216,8 @@ def refit_spread(
         raise ParameterError(f"restarts={count!r}; expected an integer of 2 or more")
     entropy = resolve_seed(seed)
     shape = motion.cells.shape
-    base = default_smoothness(motion.noise) if smoothness is None else smoothness
+    own = max(default_smoothness(motion.noise), motion.smoothness)
+    base = own if smoothness is None else smoothness
     speed = float(np.sqrt(np.mean(motion.velocity.astype(np.float64) ** 2)))
     total = np.zeros((2, *shape))
     for number in range(count):
