@@ -81,6 +81,8 @@ def test_errors_along_tracks_are_told_from_the_field():
     with_them = spde_prior_from_points(obs, track="track", **how)
     without = spde_prior_from_points(obs, **how)
     assert with_them.track_error.item() == pytest.approx(0.06, rel=0.3)
+    assert with_them.track_length.attrs["units"] == "km"
+    assert "errors" in with_them.obs_error.attrs["long_name"]
     assert with_them.track_length.item() > 300.0  # the bias is constant along a track
     assert with_them.log_likelihood > without.log_likelihood + 20.0
 

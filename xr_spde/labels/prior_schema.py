@@ -43,6 +43,9 @@ _WORDS: dict[str, tuple[str, str | None]] = {
     "v": ("velocity along increasing Y at which anomalies move", "m s-1"),
     "std": ("stationary standard deviation of {}", None),
     "mean": ("prior mean of {}", None),
+    "obs_error": ("standard deviation of independent errors of observations of {}", None),
+    "track_error": ("standard deviation of errors along tracks of {}", None),
+    "track_length": ("distance at which errors along tracks are correlated by 1 / e", "km"),
 }  # fmt: skip
 
 
