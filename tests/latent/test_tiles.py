@@ -131,3 +131,32 @@ def test_tiles_cover_the_grid_and_blend_to_one(ny, nx, tile, halo, periodic):
             where[t.top : t.bottom, t.left : t.right],
             rtol=1e-5,
         )
+
+
+@pytest.mark.slow
+def test_tiles_of_a_closed_circle_have_no_seam():
+    ny, lon = 80, np.arange(0.0, 360.0, 2.0)
+    lat = -40.0 + np.arange(ny)
+    rng = np.random.default_rng(0)
+    waves = zip(
+        rng.integers(3, 25, 40), rng.uniform(-0.6, 0.6, 40), rng.uniform(0, 6.3, 40),
+        rng.standard_normal(40), strict=True,
+    )  # fmt: skip
+    waves = list(waves)
+
+    def image(shift):
+        x, y = np.radians(lon - shift)[None], np.arange(ny)[:, None]
+        return sum(a * np.cos(k * x + m * y + p) for k, m, p, a in waves) / 5
+
+    time = ("time", [0.0, 1.0], {"units": "days"})
+    stack = np.stack([image(0.0), image(5.0)])
+    pair = xr.DataArray(stack, {"time": time, "lat": lat, "lon": lon}, ("time", "lat", "lon"))
+    found = pair.latent.velocity(tile=90)
+    expected = np.radians(5.0) * 6_371_000 * np.cos(np.radians(lat)) / 86400
+    seam = found["u"].isel(time=0, lon=[0, 1, -2, -1]).median("lon")
+    np.testing.assert_allclose(seam, expected, rtol=0.02)
+    turned = pair.roll(lon=50, roll_coords=True).isel(lat=slice(None, None, -1))
+    turned = turned.assign_coords(lon=(turned.lon + 180) % 360 - 180).chunk(lat=30, lon=33)
+    again = turned.latent.velocity(tile=90).compute()
+    again = again.assign_coords(lon=again.lon % 360).sortby("lon").sortby("lat")
+    np.testing.assert_array_equal(again["u"], found["u"])
