@@ -237,8 +237,11 @@ def _frame(
     q, ends = given.pop("q"), given.pop("ends", None)
     first, second = (grid.to_canonical(u) for u in (u0, u1))
     layers = None
-    # a tile does not show how a layer goes on outside, and neighbours could decide otherwise
-    if tile is None:
+    # a tile does not show how a layer goes on outside, nor what changes in the scene, and its
+    # neighbours could decide otherwise
+    if tile is not None:
+        how = {**how, "blend": "area"}
+    else:
         ends = None if ends is None or settled(q, ends) else ends
         if operator == Advection() and how.get("blend") == "auto" and ends is None:
             layers = _layers(first, second, q, cells)

@@ -104,7 +104,7 @@ def interpolate(
     tile, halo : int or "auto"
         Of "field": cells of a tile and around it, see `xr_spde.latent.scenes.tile_plan`; by default
         scenes of up to 4 million cells are taken whole. ``blend="expected"`` takes all whole, and
-        tiles are searched for no layers.
+        tiles are searched for neither layers nor change.
     uncertainty : bool, default False
         Of "field" and "latent": whether to add what tells how far the frames can be trusted.
     calibration : Dataset, optional
