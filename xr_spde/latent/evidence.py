@@ -50,11 +50,14 @@ class Evidence:
     change : float
         Share of the difference of the images that motion alone leaves unexplained; of their
         patterns where the medians told that their brightness differs.
+    changing : bool
+        Whether that is so much that details are not worth following.
     """
 
     brightness: str
     smoothness: float
     change: float
+    changing: bool = False
 
 
 def evidence_of(
@@ -99,10 +102,11 @@ def evidence_of(
 
     if brightness_of(u0, u1) == "varying":
         change = left("varying")
-        return Evidence("varying", _smoothness(base, change, *_PATTERNS), change)
+        smoothness = _smoothness(base, change, *_PATTERNS)
+        return Evidence("varying", smoothness, change, change > _PATTERNS[0])
     change = left("constant")
     if change > CHANGING:
-        return Evidence("varying", _smoothness(base, change, *_VALUES), change)
+        return Evidence("varying", _smoothness(base, change, *_VALUES), change, True)
     if change > _CARRIED and left("varying") < 0.5 * change:
         return Evidence("varying", max(base, _GROWING), change)
     return Evidence("constant", base, change)

@@ -39,12 +39,16 @@ from xr_spde.latent.pyramid import (
     check_pair,
     default_smoothness,
     noise_ratio,
+    resize,
+    shapes,
 )
 
 __all__ = ["STARTS", "Motion", "fit_motion", "score"]
 
 
 BRIGHTNESS = ("auto", "constant", "varying")
+
+_CHANGING_CELLS = 130**2  # images that change are followed by their means on so many cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,11 +195,10 @@ def fit_motion(
         found = evidence_of(
             wide0, wide1, flat, noise=noise, smooth=smooth, starts=starts, search=search
         )
-    pair = Pair.of(wide0, wide1, brightness=found.brightness, smooth=smooth)
     factor = found.smoothness if smoothness is None else smoothness
-    weight = 1.0 / factor
-    wide, _, marks = race(pair, flat, starts, search, rim, weight)
-    mismatch = score(pair, wide)
+    wide, marks, mismatch = _fitted(
+        (wide0, wide1), flat, found, smooth, starts=starts, search=search, rim=rim, factor=factor
+    )
     velocity = wide[..., rim : rim + first.shape[1]].astype(first.dtype)
     beyond = bool((np.abs(velocity).max(axis=(1, 2)) > 0.95 * search * sides(first.shape)).any())
     if beyond:
@@ -219,6 +222,34 @@ def fit_motion(
         change=found.change,
         smoothness=factor,
     )
+
+
+def _fitted(
+    images: tuple[NDArray[np.floating], NDArray[np.floating]],
+    cells: Cells,
+    found: Evidence,
+    smooth: float,
+    *,
+    starts: Sequence[str | NDArray[np.floating]],
+    search: float,
+    rim: int,
+    factor: float,
+) -> tuple[NDArray[np.float32], dict[str, float], float]:
+    """Motion, mismatch of the starts, and its own; of images that change, from their means."""
+    pair = Pair.of(*images, brightness=found.brightness, smooth=smooth)
+    levels = shapes(pair.shape)
+    shape = next((s for s in reversed(levels) if s[0] * s[1] <= _CHANGING_CELLS), levels[0])
+    given = any(not isinstance(s, str) for s in starts)
+    if not found.changing or given or shape == pair.shape:
+        wide, _, marks = race(pair, cells, starts, search, rim, 1.0 / factor)
+        return wide, marks, score(pair, wide)
+    whole = Pair.of(*images, smooth=smooth).coarser(shape)
+    means = [np.where(m > 0, u, np.nan) for u, m in ((whole.u0, whole.m0), (whole.u1, whole.m1))]
+    coarse = Pair.of(means[0], means[1], brightness=found.brightness)
+    flat = cells.coarser(shape)
+    slow, _, marks = race(coarse, flat, starts, search, 0, 1.0 / factor)
+    size = (sides(pair.shape) / sides(shape)).astype(np.float32)[:, None, None]
+    return resize(slow, pair.shape) * size, marks, score(coarse, slow)
 
 
 def _check_settings(
