@@ -11,8 +11,8 @@ images that change and their blend were chosen on rain of the same file with oth
 filled was chosen on sea surfaces two days before and after 16, 17 and 18 May, and one day before
 and after 20 May, after a first score of 15 May had shown that it mattered. That images which change
 are followed on means of at most 130 x 130 cells was added after a first run on these very pairs of
-rain had given 2.77, 4.15 and 5.88 dBZ; the threshold was moved from 0.3 to 0.22, on the other middles
-and the made cases again, after 60 minutes had given 5.88 a second time.
+rain had given 2.77, 4.15 and 5.88 dBZ; the threshold was moved from 0.3 to 0.22, on the other
+middles and the made cases again, after 60 minutes had given 5.88 a second time.
 """
 
 from __future__ import annotations
