@@ -29,6 +29,8 @@ from xr_spde.latent.textures import soft, texture
 N = 72
 DRIFT = (3.0, -7.0)  # y, x
 
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (100, 200))]
+
 
 def floe(tau):
     """Cover of a floe of 18 cells, and the image of it over ground at rest."""
@@ -223,7 +225,7 @@ def test_whatever_the_motion_shares_are_shares(seed, speed, width):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 100, 200])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_floe_that_turns_over_ground_at_rest(seed):
     case = make_case("floe_rot", seed=seed)
     motion, back = fit_motion(case.u0, case.u1), fit_motion(case.u1, case.u0)
@@ -244,7 +246,7 @@ def test_a_floe_that_turns_over_ground_at_rest(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 100, 200])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_lead_that_closes_is_one_that_opens_backwards(seed):
     opening, closing = (make_case(name, seed=seed) for name in ("lead_open", "lead_close"))
     ahead, back = (fit_motion(c.u0, c.u1) for c in (opening, closing))

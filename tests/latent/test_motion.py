@@ -35,6 +35,7 @@ def to_linear(case, motion, tau=0.5):
 
 
 # case, largest ratio to the linear blend, largest endpoint error in pixels
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (100, 200))]
 SMALL = [
     ("tex_rot", 0.4, 0.5),
     ("swirl", 0.36, 0.5),
@@ -51,7 +52,7 @@ def test_small_cases_reach_their_middle(name, ratio, error):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 100, 200])
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
     ("name", "ratio", "error"),
     [("swirl", 0.36, 0.5), ("lead_open", 0.41, 0.15), ("lead_close", 0.41, 0.15),
