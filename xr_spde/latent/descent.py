@@ -18,7 +18,7 @@ from xr_spde.latent.matching import match
 from xr_spde.latent.pyramid import Pair, gradient, resize, shapes
 from xr_spde.latent.tgv import Regulariser
 
-__all__ = ["STARTS", "follow", "linearised", "race", "score", "sides"]
+__all__ = ["STARTS", "follow", "last_within", "linearised", "race", "score", "sides"]
 
 Float = NDArray[np.float64]
 Real = NDArray[np.float32]
@@ -68,7 +68,7 @@ def race(
         Mismatch of every start where they were compared.
     """
     levels = shapes(pair.shape)
-    cut = _last_within(levels, _RACE_CELLS)
+    cut = last_within(levels, _RACE_CELLS)
     found, marks = [], []
     for number, start in enumerate(starts):
         level, motion = _first_motion(pair, start, search, rim)
@@ -108,12 +108,25 @@ def _first_motion(
     if start == "zero":
         return 0, np.zeros((2, *levels[0]), np.float32)
     # windows need room, so small images are matched as they are, large ones on a coarser grid
-    level = max(_last_within(levels, 72**2), _last_within(levels[:-1] or levels, _MATCH_CELLS))
+    level = max(last_within(levels, 72**2), last_within(levels[:-1] or levels, _MATCH_CELLS))
     return level, match(pair.coarser(levels[level]), int(np.ceil(search * max(levels[level]))))
 
 
-def _last_within(levels: list[tuple[int, int]], most: int) -> int:
-    """Finest level of not more than a number of cells, or the coarsest."""
+def last_within(levels: list[tuple[int, int]], most: int) -> int:
+    """Finest level of not more than a number of cells, or the coarsest.
+
+    Parameters
+    ----------
+    levels : list of tuple
+        Shapes, coarsest first.
+    most : int
+        Number of cells.
+
+    Returns
+    -------
+    int
+        Its place in `levels`.
+    """
     return max([k for k, (ny, nx) in enumerate(levels) if ny * nx <= most], default=0)
 
 

@@ -20,8 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde.fields.cells import Cells
-from xr_spde.latent.descent import STARTS, linearised, race, sides
-from xr_spde.latent.pyramid import Pair, brightness_of, default_smoothness, gradient, resize, shapes
+from xr_spde.latent.descent import STARTS, last_within, linearised, race, sides
+from xr_spde.latent.pyramid import (
+    QUIET,
+    Pair,
+    brightness_of,
+    default_smoothness,
+    gradient,
+    resize,
+    shapes,
+)
 
 __all__ = ["CHANGING", "Evidence", "evidence_of"]
 
@@ -33,13 +41,12 @@ _CLEAR = 0.22
 leave up to 0.17, and rain of 10 to 110 minutes apart, which leaves 0.29 and more; speckle leaves
 0.26 by its noise alone."""
 
-_NOISY = 0.1
 _CELLS = 72**2
 _CARRIED = 0.05  # below this nothing is left to explain
 _MOST_SMOOTH = 50.0
-# share from which on the data count less, and that at which they would keep their weight
-_VALUES = (0.0, 0.12)
-_PATTERNS = (0.6, 0.2)
+# share at which the data would keep their weight, of values and of patterns
+_KEPT_VALUES, _KEPT_PATTERNS = 0.12, 0.2
+_CHANGING_PATTERNS = 0.6  # of patterns: share from which on they change as they move
 _GROWING = 5.0  # patterns have their contrast everywhere, where values have it only at edges
 
 
@@ -109,19 +116,20 @@ def evidence_of(
 
     if brightness_of(u0, u1) == "varying":
         change = left("varying")
-        smoothness = _smoothness(base, change, *_PATTERNS)
-        return Evidence("varying", smoothness, change, change > _PATTERNS[0])
+        changing = change > _CHANGING_PATTERNS
+        smoothness = _smoothness(base, change, _KEPT_PATTERNS) if changing else base
+        return Evidence("varying", smoothness, change, changing)
     change = left("constant")
-    if change > (CHANGING if noise > _NOISY else _CLEAR):
-        return Evidence("varying", _smoothness(base, change, *_VALUES), change, True)
+    if change > (CHANGING if noise > QUIET else _CLEAR):
+        return Evidence("varying", _smoothness(base, change, _KEPT_VALUES), change, True)
     if change > _CARRIED and left("varying") < 0.5 * change:
         return Evidence("varying", max(base, _GROWING), change)
     return Evidence("constant", base, change)
 
 
-def _smoothness(base: float, change: float, least: float, keep: float) -> float:
+def _smoothness(base: float, change: float, keep: float) -> float:
     """Weight of the regularisation by the variance that motion cannot explain."""
-    return min(max(base, (change / keep) ** 2), _MOST_SMOOTH) if change > least else base
+    return min(max(base, (change / keep) ** 2), _MOST_SMOOTH)
 
 
 def _unexplained(
@@ -133,7 +141,7 @@ def _unexplained(
 ) -> float:
     """Difference that is left after registration on a coarse grid, over that in place."""
     levels = shapes(whole.shape)
-    shape = next((s for s in reversed(levels) if s[0] * s[1] <= _CELLS), levels[0])
+    shape = levels[last_within(levels, _CELLS)]
     pair = whole.coarser(shape)
     factor = (sides(shape) / sides(whole.shape)).astype(np.float32)[:, None, None]
     given = [s if isinstance(s, str) else _padded(s, whole, shape) * factor for s in starts]

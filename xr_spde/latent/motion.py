@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from xr_spde._core.errors import ParameterError, unknown
 from xr_spde.fields.cells import Cells
 from xr_spde.fields.characteristics import FlowReport, departure, flow_report
-from xr_spde.latent.descent import STARTS, race, score, sides
+from xr_spde.latent.descent import STARTS, last_within, race, score, sides
 from xr_spde.latent.evidence import Evidence, evidence_of
 from xr_spde.latent.layers import Layers, find_layers
 from xr_spde.latent.pyramid import (
@@ -238,7 +238,7 @@ def _fitted(
     """Motion, mismatch of the starts, and its own; of images that change, from their means."""
     pair = Pair.of(*images, brightness=found.brightness, smooth=smooth)
     levels = shapes(pair.shape)
-    shape = next((s for s in reversed(levels) if s[0] * s[1] <= _CHANGING_CELLS), levels[0])
+    shape = levels[last_within(levels, _CHANGING_CELLS)]
     given = any(not isinstance(s, str) for s in starts)
     if not found.changing or given or shape == pair.shape:
         wide, _, marks = race(pair, cells, starts, search, rim, 1.0 / factor)
