@@ -29,7 +29,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import ParameterError, SolverError
+from xr_spde._core.errors import ParameterError
+from xr_spde.fields.conjugate import conjugate_gradients
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.water_factor import WaterFactor
 from xr_spde.fields.window_blocks import factorise, plan, spread
@@ -198,33 +199,15 @@ class SpaceTimePosterior:
         return self._precondition(right, False)
 
     def _conjugate_gradients(self, right: Float, single: bool) -> Float:
-        """Solve for all columns side by side, each with its own coefficients."""
-        x = np.zeros_like(right)
-        r = right.copy()
-        z = self._precondition(r, single)
-        p, rho = z.copy(), _dots(r, z)
-        start = np.maximum(rho, 1e-300)
-        for iteration in range(1, self.max_iterations + 1):
-            q = self.apply(p)
-            # a column that is done stands still
-            moving = rho > self.tol**2 * start
-            step = np.where(moving, rho / np.where(moving, _dots(p, q), 1.0), 0.0)
-            x += step * p
-            r -= step * q
-            z = self._precondition(r, single)
-            new = _dots(r, z)
-            if (new <= self.tol**2 * start).all():
-                self.iterations = iteration
-                LOGGER.info("conjugate gradients: %d iterations", iteration)
-                return x
-            p = z + np.where(moving, new / np.where(moving, rho, 1.0), 0.0) * p
-            rho = np.where(moving, new, rho)
-        worst = float(np.sqrt((rho / start).max()))
-        raise SolverError(
-            f"conjugate gradients leave {worst:.1e} after {self.max_iterations} iterations, "
-            f"expected {self.tol:.1e}; allow more max_iterations, a larger tol, or "
-            'solver="direct" where there is memory for it'
-        )
+        """Solve for all columns side by side."""
+        x, self.iterations = conjugate_gradients(
+            self.apply, lambda r: self._precondition(r, single), right,
+            tol=self.tol, max_iterations=self.max_iterations, what="conjugate gradients",
+            remedy='allow more max_iterations, a larger tol, or solver="direct" where there is '
+            "memory for it",
+        )  # fmt: skip
+        LOGGER.info("conjugate gradients: %d iterations", self.iterations)
+        return x
 
     def _precondition(self, r: Float, single: bool) -> Float:
         """One sweep of the blocks forward in time, and one back."""
@@ -391,9 +374,3 @@ class SpaceTimePosterior:
         logdet = self.factors[0].logdet() - self.prior.log_determinant()
         logdet += float(np.log(self.variance).sum())
         return -0.5 * (innovation.size * _LOG_2PI + logdet + chi2), chi2
-
-
-def _dots(a: Float, b: Float) -> Float:
-    """Products of columns, each summed in the same order whatever stands beside it."""
-    pairs = zip(np.ascontiguousarray(a.T), np.ascontiguousarray(b.T), strict=True)
-    return np.array([np.sum(one * other) for one, other in pairs])

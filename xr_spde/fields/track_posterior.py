@@ -22,8 +22,9 @@ Verron (2009), Mon. Weather Rev. 137 (correlated errors by an augmented observat
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,8 +32,9 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.sparse.linalg import splu
 
-from xr_spde._core.errors import ParameterError, SolverError
+from xr_spde._core.errors import ParameterError
 from xr_spde._core.memory import memory_budget
+from xr_spde.fields.conjugate import conjugate_gradients
 from xr_spde.fields.interpolation import SpaceTimePosterior
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.spde_evidence import CorrelatedErrors
@@ -129,35 +131,21 @@ class TrackPosterior:
         SolverError
             If conjugate gradients do not reach `tol` in `max_iterations`.
         """
-        size = np.maximum(np.sqrt(_dots((x, e), (x, e))), 1e-300)
-        found, r = (np.zeros_like(x), np.zeros_like(e)), (x.copy(), e.copy())
-        z = self._precondition(*r)
-        p, rho = z, _dots(r, z)
-        start = np.maximum(rho, 1e-300)
-        for iteration in range(1, self.max_iterations + 1):
-            q = self.apply(*p)
-            moving = rho > self.tol**2 * start
-            step = np.where(moving, rho / np.where(moving, _dots(p, q), 1.0), 0.0)
-            found = found[0] + step * p[0], found[1] + step * p[1]
-            r = r[0] - step * q[0], r[1] - step * q[1]
-            z = self._precondition(*r)
-            new = _dots(r, z)
-            if (new <= self.tol**2 * start).all():
-                self.iterations = iteration
-                left = self.apply(*found)
-                left = x - left[0], e - left[1]
-                self.residual = float((np.sqrt(_dots(left, left)) / size).max())
-                LOGGER.info("conjugate gradients with errors along tracks: %d iterations",
-                            iteration)  # fmt: skip
-                return found
-            share = np.where(moving, new / np.where(moving, rho, 1.0), 0.0)
-            p = z[0] + share * p[0], z[1] + share * p[1]
-            rho = np.where(moving, new, rho)
-        raise SolverError(
-            f"conjugate gradients with errors along tracks leave "
-            f"{float(np.sqrt((rho / start).max())):.1e} after {self.max_iterations} iterations, "
-            f"expected {self.tol:.1e}; allow a larger tol, or a smaller share of correlated errors"
-        )
+        n, right = len(x), np.concatenate([x, e])
+
+        def both(step: Callable[[Float, Float], tuple[Float, Float]], v: Float) -> Float:
+            return np.concatenate(step(v[:n], v[n:]))
+
+        found, self.iterations = conjugate_gradients(
+            partial(both, self.apply), partial(both, self._precondition), right,
+            tol=self.tol, max_iterations=self.max_iterations,
+            what="conjugate gradients with errors along tracks",
+            remedy="allow a larger tol, or a smaller share of correlated errors",
+        )  # fmt: skip
+        left = np.linalg.norm(right - both(self.apply, found), axis=0)
+        self.residual = float((left / np.maximum(np.linalg.norm(right, axis=0), 1e-300)).max())
+        LOGGER.info("conjugate gradients with errors along tracks: %d iterations", self.iterations)
+        return found[:n], found[n:]
 
     def mean(self, innovation: Float) -> Float:
         """Posterior mean of the anomalies.
@@ -260,12 +248,3 @@ class TrackPosterior:
         half = solve_triangular(root, moved.T, lower=True)
         variance = self.inner.factors[0].inverse_diagonal() + np.sum(half**2, axis=0)
         return np.asarray(np.sqrt(np.maximum(self.inner.window(variance[None])[0], 0.0)))
-
-
-def _dots(a: Any, b: Any) -> Float:
-    """Products of the columns of pairs, each summed in the same order whatever stands beside."""
-    return np.array([
-        sum(float(np.sum(np.ascontiguousarray(one[:, k]) * np.ascontiguousarray(other[:, k])))
-            for one, other in zip(a, b, strict=True))
-        for k in range(a[0].shape[1])
-    ])  # fmt: skip
