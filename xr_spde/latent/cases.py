@@ -111,6 +111,39 @@ def bell_rot(n: int = SIZE, seed: int = 0) -> Case:
     return _made("bell_rot", n, frame, (ty - y, tx - x), frame(0.0) * 10)
 
 
+def in_cell(y: Float, x: Float, duration: float) -> tuple[Float, Float]:
+    """Follow the steady cell of LeVeque (1996), by 64 steps of fourth order.
+
+    Parameters
+    ----------
+    y, x : ndarray
+        Places in the unit square.
+    duration : float
+        Time in units of the velocity; negative for back in time.
+
+    Returns
+    -------
+    y, x : ndarray
+        Where they have gone.
+    """
+    h = duration / 64
+
+    def q(py: Float, px: Float) -> tuple[Float, Float]:
+        return (
+            -(np.sin(np.pi * py) ** 2) * np.sin(2 * np.pi * px),
+            np.sin(np.pi * px) ** 2 * np.sin(2 * np.pi * py),
+        )
+
+    for _ in range(64):
+        k1 = q(y, x)
+        k2 = q(y + h / 2 * k1[0], x + h / 2 * k1[1])
+        k3 = q(y + h / 2 * k2[0], x + h / 2 * k2[1])
+        k4 = q(y + h * k3[0], x + h * k3[1])
+        y = y + h / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0])
+        x = x + h / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1])
+    return y, x
+
+
 def swirl(n: int = SIZE, seed: int = 0, *, duration: float = 0.2) -> Case:
     """Texture in the steady cell of LeVeque (1996); up to 25 pixels, nothing flows in.
 
@@ -130,21 +163,7 @@ def swirl(n: int = SIZE, seed: int = 0, *, duration: float = 0.2) -> Case:
     y, x = centres(n)
 
     def flow(tau: float) -> tuple[Float, Float]:
-        a, b, h = y / n, x / n, tau * duration / 64
-
-        def q(py: Float, px: Float) -> tuple[Float, Float]:
-            return (
-                -(np.sin(np.pi * py) ** 2) * np.sin(2 * np.pi * px),
-                np.sin(np.pi * px) ** 2 * np.sin(2 * np.pi * py),
-            )
-
-        for _ in range(64):
-            k1 = q(a, b)
-            k2 = q(a + h / 2 * k1[0], b + h / 2 * k1[1])
-            k3 = q(a + h / 2 * k2[0], b + h / 2 * k2[1])
-            k4 = q(a + h * k3[0], b + h * k3[1])
-            a = a + h / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0])
-            b = b + h / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1])
+        a, b = in_cell(y / n, x / n, tau * duration)
         return a * n, b * n
 
     ty, tx = flow(1.0)

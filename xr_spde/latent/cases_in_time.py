@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_spde.latent.cases import in_cell
 from xr_spde.latent.textures import centres, texture, turn
 
 __all__ = ["SCENES", "accelerating", "divergent", "reversing", "turning"]
@@ -62,18 +63,7 @@ def reversing(t: float, n: int = 128, seed: int = 0, *, duration: float = 0.35) 
     """
     y, x = (place / n for place in centres(n))
     # the velocity is one pattern times cos(pi t), so its paths are those of the pattern alone
-    h = -duration * np.sin(np.pi * t) / np.pi / 64
-
-    def q(y: Float, x: Float) -> tuple[Float, Float]:
-        return (
-            -(np.sin(np.pi * y) ** 2) * np.sin(2 * np.pi * x),
-            np.sin(np.pi * x) ** 2 * np.sin(2 * np.pi * y),
-        )
-
-    for _ in range(64):
-        v, u = q(y, x)
-        v, u = q(y + h / 2 * v, x + h / 2 * u)
-        y, x = y + h * v, x + h * u
+    y, x = in_cell(y, x, -duration * np.sin(np.pi * t) / np.pi)
     return texture(2 + seed, n * y, n * x)
 
 
