@@ -8,7 +8,8 @@ import xarray as xr
 from scipy.stats import chisquare, norm
 
 from xr_spde.assim import score
-from xr_spde.assim.challenge import LEADERBOARD, challenge_scores, interval_scores
+from xr_spde.assim.challenge import challenge_scores, interval_scores
+from xr_spde.assim.published import GAUSSIAN_RUNS, LEADERBOARD, NEURAL_SPDE, OCEANBENCH
 from xr_spde.assim.score import crps
 from xr_spde.errors import ParameterError
 
@@ -122,10 +123,23 @@ def test_crps_and_ranks_of_a_gaussian_ensemble():
     assert chisquare(ranks * truth.size).pvalue > 0.01
 
 
-def test_leaderboard_is_kept():
-    for table in LEADERBOARD.values():
-        for mu, sigma, length, period in table.values():
-            assert 0.8 < mu < 1
-            assert 0 < sigma < 0.1
-            assert 0.5 < length < 3
-            assert 4 < period < 16
+def test_published_scores_are_kept():
+    """Check D4: what was printed, and the orders that the sources speak of."""
+    assert {name: len(rows) for name, rows in LEADERBOARD.items()} == {
+        "1 nadir": 1, "4 nadirs": 8, "SWOT + 4 nadirs": 8}  # fmt: skip
+    for rows in (*LEADERBOARD.values(), NEURAL_SPDE):
+        for mu, sigma, length, period in rows.values():
+            assert all(np.array([0.6, 0, 0.5, 4]) < (mu, sigma, length, period))
+            assert all(np.array([1, 0.1, 4, 40]) > (mu, sigma, length, period))
+    assert LEADERBOARD["4 nadirs"]["DUACS"] == (0.92, 0.01, 1.42, 12.13)
+    for name in LEADERBOARD["4 nadirs"].keys() & LEADERBOARD["SWOT + 4 nadirs"].keys():
+        few, many = LEADERBOARD["4 nadirs"][name], LEADERBOARD["SWOT + 4 nadirs"][name]
+        assert many[0] >= few[0]
+        assert many[2:] <= few[2:]
+    tasks = [NEURAL_SPDE[name][0] for name in list(NEURAL_SPDE)[1:]]
+    assert tasks == sorted(tasks, reverse=True) == [0.94, 0.89, 0.88, 0.81]
+    assert all(iso < along for _, iso, along, _ in OCEANBENCH.values())
+    for rows in GAUSSIAN_RUNS.values():
+        assert min(mse for mse, _ in rows.values() if mse is not None) == rows["OI"][0]
+        assert min(cost for _, cost in rows.values() if cost is not None) == rows["OI"][1]
+        assert rows["LSTM + SPDE, MSE"][0] / rows["OI"][0] == pytest.approx(1.19, abs=0.005)

@@ -8,7 +8,6 @@ Assoc. 102.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,27 +21,11 @@ from xr_spde._core.provenance import provenance
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.points import find_time
 
-__all__ = ["LEADERBOARD", "challenge_scores", "interval_scores", "resolved_scales"]
+__all__ = ["challenge_scores", "interval_scores", "resolved_scales"]
 
 Float = NDArray[np.float64]
 
 _SCALES = ("lambda_x", "lambda_t", "least_lambda_x", "least_lambda_t")
-
-LEADERBOARD: Mapping[str, Mapping[str, tuple[float, float, float, float]]] = {
-    "4 nadirs": {
-        "baseline OI": (0.83, 0.04, 2.25, 15.67), "DUACS": (0.92, 0.01, 1.42, 12.13),
-        "BFN": (0.92, 0.02, 1.23, 10.82), "DYMOST": (0.91, 0.01, 1.36, 11.91),
-        "MIOST": (0.93, 0.01, 1.35, 10.41), "4DVarNet": (0.94, 0.01, 1.19, 10.64),
-        "4DVarNet v2022": (0.94, 0.01, 0.83, 8.03), "4DVarQG": (0.95, 0.01, 0.82, 5.84),
-    },
-    "SWOT + 4 nadirs": {
-        "baseline OI (SWOT alone)": (0.85, 0.05, 1.22, 12.38), "DUACS": (0.92, 0.02, 1.22, 11.37),
-        "BFN": (0.93, 0.02, 1.00, 10.24), "DYMOST": (0.93, 0.02, 1.19, 10.04),
-        "MIOST": (0.94, 0.01, 1.18, 10.33), "4DVarNet": (0.95, 0.01, 0.70, 6.48),
-        "4DVarNet v2022": (0.96, 0.01, 0.62, 4.35), "4DVarQG": (0.96, 0.01, 0.66, 4.65),
-    },
-}  # fmt: skip
-"""mu, sigma, lambda_x in degrees and lambda_t in days on the challenge's Gulf Stream, by data."""
 
 
 def challenge_scores(
