@@ -1,0 +1,146 @@
+"""Points along tracks, averaged in the cells and steps of a series: what a network reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde.assim.observations import Observations
+from xr_spde.assim.tracks_in_time import PointSeries, read_points
+from xr_spde.labels.grid import Grid
+
+__all__ = ["CellSeries", "cells_from_points", "cells_of"]
+
+Float = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class CellSeries:
+    """Cells that are observed, in the order of steps and then of cells.
+
+    Attributes
+    ----------
+    steps : int
+        Of the series.
+    shape : tuple of int
+        Rows and columns, canonical.
+    step, cell : ndarray of int (p,)
+        Step, and flat index in its field.
+    value, variance : ndarray (p,)
+        Inverse-variance mean of the points of a cell and step, and its error variance: that of
+        independent errors.
+    count : ndarray of int (p,)
+        Points behind each.
+    """
+
+    steps: int
+    shape: tuple[int, int]
+    step: Index
+    cell: Index
+    value: Float
+    variance: Float
+    count: Index
+
+    def dense(
+        self, first: int, stop: int, rows: slice, columns: slice, until: int | None = None
+    ) -> tuple[Float, NDArray[np.bool_], Float]:
+        """Return the observations of some steps on a part of the grid.
+
+        Parameters
+        ----------
+        first, stop : int
+            Steps; the last is not one of them.
+        rows, columns : slice
+            With start and stop inside the grid.
+        until : int, optional
+            Last step that is shown.
+
+        Returns
+        -------
+        values, mask, variance : ndarray (stop - first, ny, nx)
+            Zero, false and one where nothing is observed.
+        """
+        last = stop if until is None else min(stop, until + 1)
+        low, high = np.searchsorted(self.step, [first, last])
+        step, (row, column) = (
+            self.step[low:high] - first,
+            divmod(self.cell[low:high], self.shape[1]),
+        )
+        inside = (row >= rows.start) & (row < rows.stop)
+        inside &= (column >= columns.start) & (column < columns.stop)
+        place = step[inside], row[inside] - rows.start, column[inside] - columns.start
+        size = (stop - first, rows.stop - rows.start, columns.stop - columns.start)
+        values, mask, variance = np.zeros(size), np.zeros(size, dtype=bool), np.ones(size)
+        values[place] = self.value[low:high][inside]
+        variance[place] = self.variance[low:high][inside]
+        mask[place] = True
+        return values, mask, variance
+
+
+def cells_of(points: PointSeries, steps: int, shape: tuple[int, int]) -> CellSeries:
+    """Average points in their nearest cells and steps.
+
+    Parameters
+    ----------
+    points : PointSeries
+        Read with the operator "nearest".
+    steps : int
+        Of the series.
+    shape : tuple of int
+        Rows and columns.
+
+    Returns
+    -------
+    CellSeries
+    """
+    step = np.clip(np.floor(points.position + 0.5).astype(np.intp), 0, steps - 1)
+    cell = points.rows.indices.astype(np.intp)
+    nodes = shape[0] * shape[1]
+    key, which, count = np.unique(step * nodes + cell, return_inverse=True, return_counts=True)
+    weight = np.bincount(which, 1.0 / points.variance, minlength=key.size)
+    value = np.bincount(which, points.value / points.variance, minlength=key.size) / weight
+    return CellSeries(steps, shape, key // nodes, key % nodes, value, 1.0 / weight, count)
+
+
+def cells_from_points(
+    obs: xr.DataArray | xr.Dataset,
+    grid: Grid,
+    times: xr.DataArray,
+    step: float,
+    land: NDArray[np.bool_],
+    reading: dict[str, Any],
+) -> tuple[CellSeries, Observations]:
+    """Read points with times, and average them in cells and steps.
+
+    Parameters
+    ----------
+    obs : DataArray or Dataset
+        Points along one dimension.
+    grid : Grid
+        Of the fields.
+    times : DataArray (T,)
+        Steps of the series.
+    step : float
+        Days.
+    land : ndarray (ny, nx) of bool
+        As stored.
+    reading : dict
+        Of `xr_spde.assim.tracks_in_time.read_points`, without ``operator`` and ``footprint``.
+
+    Returns
+    -------
+    CellSeries, Observations
+
+    Raises
+    ------
+    ParameterError, AxisNotFoundError, GridError
+        As for `xr_spde.assim.tracks_in_time.read_points`.
+    """
+    nearest = {**reading, "operator": "nearest", "footprint": None}
+    series, found = read_points(obs, grid, times, step, land, nearest)
+    return cells_of(series, times.size, grid.shape), found
