@@ -150,16 +150,22 @@ def test_gridded_observations_are_the_points_of_their_cells():
     np.testing.assert_allclose(again["std"], other["std"], atol=1e-9)
 
 
-def test_forecasts_do_not_see_the_future():
+@pytest.mark.parametrize("lead", [0, 2])
+def test_analyses_and_forecasts_do_not_see_the_future(lead):
     prior, points = make_prior(), make_points(40)
-    found = prior.assim.assimilate(points, obs_error=0.03, times=TIMES, lead=2, halo=DAYS)
-    early = points[points.time <= TIMES[DAYS - 3]]
-    alone = prior.assim.assimilate(early, obs_error=0.03, times=TIMES)
+    settings = {"obs_error": 0.03, "times": TIMES[:-2]}
+    ahead = settings | {"lead": lead, "halo": DAYS, "unusable": "drop"}
+    found = prior.assim.assimilate(points, **ahead)
+    known = points.time <= TIMES[DAYS - 3 - lead]
+    assert 0 < int(known.sum()) < points.size
+    alone = prior.assim.assimilate(points[known], **settings)
     np.testing.assert_allclose(found["mean"][-1], alone["mean"][-1], atol=1e-9)
     np.testing.assert_allclose(found["std"][-1], alone["std"][-1], atol=1e-9)
-    later = points.copy(data=points.where(points.time <= TIMES[DAYS - 3], 9.0))
-    again = prior.assim.assimilate(later, obs_error=0.03, times=TIMES, lead=2, halo=DAYS)
+    later = points.copy(data=points.where(known, 9.0))
+    again = prior.assim.assimilate(later, **ahead)
     np.testing.assert_array_equal(again["mean"][-1], found["mean"][-1])
+    both = prior.assim.assimilate(points, **settings, unusable="drop")
+    assert float(abs(both["mean"] - found["mean"]).isel(time=2).max()) > 1e-3
 
 
 def series(days=40):

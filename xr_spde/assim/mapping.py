@@ -44,7 +44,7 @@ def interpolate(
     threshold: float | None = None,
     n: int = 0,
     seed: Seed = None,
-    lead: int = 0,
+    lead: int | None = None,
     block: int | Literal["auto"] = "auto",
     halo: int | Literal["auto"] = "auto",
     draws: int = 100,
@@ -94,9 +94,10 @@ def interpolate(
     seed : int, SeedSequence, Generator or None
         Of all that is random. A member does not depend on `n`, nor on how the series is cut beyond
         the reach of the halo.
-    lead : int, default 0
-        Forecast: every time is estimated without the observations of its last `lead` steps and
-        without later ones.
+    lead : int, optional
+        By default every time is estimated from observations before and after it. 0, near real time:
+        from those up to and including it. Above, a forecast: without those of its last `lead` steps
+        either.
     block, halo : int or "auto"
         Long series are cut into windows: steps that are kept of a window, and steps before and
         after that are computed too. "auto": a halo of two decay times (alpha = 2) or one and a half
@@ -240,7 +241,7 @@ def _check_numbers(given: dict[str, Any]) -> None:
     """Check numbers that need no data."""
     for name, least in (("n", 0), ("lead", 0), ("draws", 0), ("halo", 0), ("block", 1)):
         number = given[name]
-        if name in ("halo", "block") and number == "auto":
+        if (name in ("halo", "block") and number == "auto") or (name == "lead" and number is None):
             continue
         whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
         if not whole or number < least or (name == "draws" and number == 1):

@@ -37,7 +37,7 @@ class Window:
     until: int
 
 
-def plan_windows(steps: int, *, block: int, halo: int, lead: int = 0) -> list[Window]:
+def plan_windows(steps: int, *, block: int, halo: int, lead: int | None = None) -> list[Window]:
     """Cut a series into windows, from its length alone.
 
     Parameters
@@ -48,9 +48,9 @@ def plan_windows(steps: int, *, block: int, halo: int, lead: int = 0) -> list[Wi
         Steps kept of a window, at most.
     halo : int
         Steps before and after these that are computed too.
-    lead : int, default 0
-        For forecasts: every step has a window of its own that ends with it and of which the last
-        `lead` steps are not observed.
+    lead : int, optional
+        For what is known at the time or before: every step has a window of its own that ends with
+        it and of which the last `lead` steps are not observed.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def plan_windows(steps: int, *, block: int, halo: int, lead: int = 0) -> list[Wi
     >>> [(w.start, w.stop, w.first, w.last) for w in plan_windows(10, block=5, halo=2)]
     [(0, 5, 0, 6), (5, 10, 3, 9)]
     """
-    if lead:
+    if lead is not None:
         return [Window(k, k, k + 1, max(0, k - lead - halo), k, k - lead) for k in range(steps)]
     count = max(1, -(-steps // block))
     bounds = np.linspace(0, steps, count + 1).round().astype(int).tolist()
