@@ -10,6 +10,7 @@ TINY = {
     "stun": {"replicates": 4, "widths": [8, 16], "dim": 32, "depth": 2, "heads": 4},
     "cnn": {"replicates": 4, "size": 9, "widths": [8, 8, 16], "hidden": [12, 6]},
     "net": {"widths": [8, 16], "down": [1, 1], "up": [1]},
+    "4dvarnet": {"steps": 3, "iterations": 3, "hidden": 8},
 }
 
 

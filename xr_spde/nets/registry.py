@@ -12,6 +12,7 @@ from xr_spde._core.errors import ParameterError, XrSpdeError, unknown
 from xr_spde.nets.statistics_net import StatisticsNet
 from xr_spde.nets.stun import STUN
 from xr_spde.nets.unet import UNet
+from xr_spde.nets.variational import VariationalSolver
 from xr_spde.nets.vit import ViT
 from xr_spde.nets.window_cnn import WindowCNN
 
@@ -21,6 +22,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "vit": ViT,
     "stun": STUN,
     "cnn": WindowCNN,
+    "4dvarnet": VariationalSolver,
 }
 """Classes by the name that they carry as ``architecture``; each also has ``options``."""
 

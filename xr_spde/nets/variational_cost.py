@@ -1,0 +1,169 @@
+r"""The variational cost of a window: observations against a prior.
+
+.. math::
+
+    J(x) = \sum_\Omega (y - x)^2 / r + x' Q x \quad\text{(SPDE)}, \qquad
+    J(x) = \frac{1}{n} \Big(\sum_\Omega \bar r (y - x)^2 / r
+           + w \sum (x - \Phi(x))^2\Big) \quad\text{(auto-encoder)}
+
+With the SPDE prior the cost is that of optimal interpolation; its minimum is the posterior mean.
+With the learned prior only the relative precision of the observations counts, and the weight w is
+learned.
+
+References
+----------
+Fablet et al. (2021), J. Adv. Model. Earth Syst. 13; Beauchamp et al. (2025), AIES,
+arXiv 2402.01855.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from xr_spde._core.errors import ParameterError
+from xr_spde.nets.stationary import CHANNELS, StationaryPrior
+from xr_spde.nets.variational_window import Window
+
+__all__ = ["Problem"]
+
+
+class Problem:
+    """One window and its prior, in at least single precision.
+
+    Parameters
+    ----------
+    window : Window
+        Observations.
+    theta : Tensor (B, 8, S, ny, nx) or None
+        Parameters of the SPDE, in cells and steps; None for the constant ones.
+    constants : mapping
+        All eight parameters as numbers.
+    alpha : {2, 4}
+        Power of the operator.
+    boundary : str
+        Of the domain.
+    spde : bool
+        Whether the SPDE is a prior.
+    projection : callable, optional
+        The auto-encoder, if it is a prior.
+    weight : Tensor (), optional
+        Of the distance to its projection.
+
+    Raises
+    ------
+    ParameterError
+        For a theta of another shape.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        theta: Tensor | None,
+        constants: Mapping[str, float],
+        *,
+        alpha: int,
+        boundary: str,
+        spde: bool,
+        projection: Callable[[Tensor], Tensor] | None = None,
+        weight: Tensor | None = None,
+    ) -> None:
+        batch, steps, ny, nx = window.shape
+        self.window, self.alpha, self.boundary = window, alpha, boundary
+        self.spde, self.projection, self.weight = spde, projection, weight
+        kind = torch.promote_types(window.obs.dtype, torch.float32)
+        self.sea = window.sea[:, None].to(kind)
+        self.observed = window.obs.to(kind)
+        self.precision = window.mask / window.variance.to(kind)
+        if theta is None:
+            numbers = self.observed.new_tensor([constants[name] for name in CHANNELS])
+            theta = numbers[None, :, None, None, None].expand(batch, -1, 1, ny, nx)
+        good = theta.ndim == 5 and theta.shape[0] == batch and theta.shape[1] == len(CHANNELS)
+        if not good or theta.shape[2] not in (1, steps) or theta.shape[3:] != (ny, nx):
+            raise ParameterError(
+                f"theta is {tuple(theta.shape)}; expected {(batch, len(CHANNELS), 1, ny, nx)} or "
+                f"{(batch, len(CHANNELS), steps, ny, nx)}"
+            )
+        self.theta = theta.to(kind)
+        self._stationary: StationaryPrior | None = None
+
+    @property
+    def stationary(self) -> StationaryPrior:
+        """Prior of the parameters' means over the sea and the steps."""
+        if self._stationary is None:
+            sea = self.sea[:, None]
+            cells = sea.sum((-3, -2, -1)) * self.theta.shape[2]
+            kappa, tau, _, _, v1, v2, gamma, beta = self.theta.detach().unbind(1)
+            parts = [kappa**2, tau**2, gamma + beta * v1**2, gamma + beta * v2**2]
+            sums = [(part * self.sea).sum((-3, -2, -1)) for part in parts]
+            kappa2, tau2, h11, h22 = (one / cells[:, 0].clamp_min(1.0) for one in sums)
+            ny, nx = self.observed.shape[-2:]
+            self._stationary = StationaryPrior(
+                kappa2.sqrt(), tau2.sqrt(), h11, h22, (ny, nx),
+                alpha=self.alpha, boundary=self.boundary,
+            )  # fmt: skip
+        return self._stationary
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Product of the stationary covariance with fields (B, T, ny, nx), zero on land."""
+        return self.sea * self.stationary.covariance(self.sea * x)
+
+    @property
+    def gain(self) -> Tensor:
+        """Root mean square that :meth:`spread` gives white noise (B, 1, 1, 1)."""
+        return self.stationary.gain(self.observed.shape[1])[:, None, None, None]
+
+    def spread_variance(self) -> Tensor:
+        """Mean variance of the stationary prior (B, 1, 1, 1)."""
+        return self.stationary.variance.mean((-2, -1))[:, None, None, None]
+
+    def prior_product(self, x: Tensor) -> Tensor:
+        """Product of the precision of the SPDE prior with fields (B, T, ny, nx)."""
+        return self.sea * self.stationary.precision(self.sea * x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Half the second derivative of the quadratic cost, times fields (B, T, ny, nx)."""
+        return self.prior_product(x) + self.precision * x
+
+    def _misfit(self, x: Tensor) -> Tensor:
+        return (self.precision * (self.observed - x) ** 2).sum((1, 2, 3))
+
+    def interpolation_cost(self, x: Tensor) -> Tensor:
+        """Cost of optimal interpolation with the SPDE prior, one number (B,) a window."""
+        return self._misfit(x) + (x * self.prior_product(x)).sum((1, 2, 3))
+
+    def cost(self, x: Tensor) -> Tensor:
+        """Cost J of fields (B, T, ny, nx), one number (B,) a window."""
+        if self.projection is None or self.weight is None:
+            return self.interpolation_cost(x)
+        left = self.sea * (x - self.projection(x)).to(x.dtype)
+        distance = self.weight * (left**2).sum((1, 2, 3))
+        if self.spde:
+            return self.interpolation_cost(x) + distance
+        seen = self.precision > 0.0
+        level = seen.sum((1, 2, 3)) / self.precision.sum((1, 2, 3)).clamp_min(1e-30)
+        cells = self.sea.sum((1, 2, 3)).clamp_min(1.0) * x.shape[1]
+        return (level * self._misfit(x) + distance) / cells
+
+    def gradient(self, x: Tensor, *, create_graph: bool) -> Tensor:
+        """Half the gradient of the cost (B, T, ny, nx), zero on land.
+
+        Parameters
+        ----------
+        x : Tensor (B, T, ny, nx)
+            Where.
+        create_graph : bool
+            Whether gradients flow through it.
+
+        Returns
+        -------
+        Tensor (B, T, ny, nx)
+        """
+        if self.projection is None:
+            return self.product(x) - self.precision * self.observed
+        with torch.enable_grad():
+            at = x if x.requires_grad else x.detach().requires_grad_()
+            (found,) = torch.autograd.grad(self.cost(at).sum(), at, create_graph=create_graph)
+        return 0.5 * self.sea * found
