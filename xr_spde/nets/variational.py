@@ -149,9 +149,7 @@ class VariationalSolver(nn.Module):
         # gradient, observed, sea; gradient spread; logarithms, drift and tensor
         channels = 2 * steps + 1 + (steps if self.spread else 0) + (7 if parameters else 0)
         outputs = 2 * steps if self.spread else steps
-        self.lstm: nn.Module = ConvLSTM(
-            channels, hidden, outputs, dropout=dropout, coarsen=coarsen
-        )
+        self.lstm: nn.Module = ConvLSTM(channels, hidden, outputs, dropout=dropout, coarsen=coarsen)
         self.projection = None if prior == "spde" else BilinearAutoEncoder(steps, width)
         self.log_weight = nn.Parameter(torch.zeros(())) if self.projection else None
 
