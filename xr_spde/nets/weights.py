@@ -62,8 +62,29 @@ def save_weights(
         "options": module.options,
         "card": dict(getattr(module, "card", {}) if card is None else card),
     }
-    tensors = {name: _stored(name, value, half) for name, value in module.state_dict().items()}
-    write_tensors(path, tensors, description)
+    write_tensors(path, stored_tensors(module, half=half), description)
+
+
+def stored_tensors(module: nn.Module, *, half: bool = False) -> dict[str, Tensor]:
+    """Tensors of a network as they are written.
+
+    Parameters
+    ----------
+    module : Module
+        Any.
+    half : bool
+        In 16 bits.
+
+    Returns
+    -------
+    dict of str to Tensor
+
+    Raises
+    ------
+    ParameterError
+        If a weight is not finite.
+    """
+    return {name: _stored(name, value, half) for name, value in module.state_dict().items()}
 
 
 def _stored(name: str, value: Tensor, half: bool) -> Tensor:
@@ -108,8 +129,45 @@ def load_weights(path: str | os.PathLike[str], *, device: str | torch.device = "
         For options that it does not have.
     """
     description, tensors = _read(Path(path))
+    network = built(path, description["architecture"], description["options"], tensors)
+    network.card = description["card"]
+    return network.to(device)
+
+
+def built(
+    path: str | os.PathLike[str],
+    architecture: str,
+    options: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> nn.Module:
+    """Build a network with the weights of a file, in single precision and ready to estimate.
+
+    Parameters
+    ----------
+    path : path
+        Of the file, for messages.
+    architecture : str
+        Key of the registry.
+    options : mapping
+        Of the class.
+    tensors : mapping of str to Tensor
+        Its weights.
+
+    Returns
+    -------
+    Module
+        In evaluation mode. Random numbers drawn later do not depend on this call.
+
+    Raises
+    ------
+    SchemaError
+        If the tensors do not fit.
+    UnknownNameError, ParameterError
+        As for `xr_spde.nets.registry.build_network`.
+    """
     with torch.random.fork_rng(devices=[]):
-        network = build_network(description["architecture"], description["options"])
+        network = build_network(architecture, options)
+    tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if expected != found:
@@ -117,16 +175,13 @@ def load_weights(path: str | os.PathLike[str], *, device: str | torch.device = "
         listed = ", ".join(f"{n}: {found.get(n)} for {expected.get(n)}" for n in wrong[:_LISTED])
         raise SchemaError(
             f"{path}: {len(wrong)} tensors do not fit architecture "
-            f"{description['architecture']!r} with options {description['options']} ({listed})"
+            f"{architecture!r} with options {dict(options)} ({listed})"
         )
     network.load_state_dict(tensors)
-    network.card = description["card"]
-    return network.to(device).eval()
+    return network.eval()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read description and tensors of a file, floating ones in single precision."""
+    """Read description and tensors of a file."""
     kinds = {"architecture": str, "options": dict, "card": dict}
-    description, tensors = read_tensors(path, kinds, FORMAT_VERSION)
-    wide = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
-    return description, wide
+    return read_tensors(path, kinds, FORMAT_VERSION)
