@@ -11,8 +11,8 @@ from xr_spde.assim.assimilate import assimilate
 from xr_spde.assim.correlated import AlongTrack
 from xr_spde.assim.cycle import cycle, steps
 from xr_spde.assim.inflation import Adaptive
-from xr_spde.assim.observations import read_observations
 from xr_spde.assim.neural_solver import NeuralSolver, load_solver
+from xr_spde.assim.observations import read_observations
 from xr_spde.assim.observing import simulate_tracks
 from xr_spde.assim.prior import spde_prior
 from xr_spde.assim.prior_points import spde_prior_from_points
