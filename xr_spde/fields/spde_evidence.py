@@ -38,9 +38,9 @@ from xr_spde.fields.spde_likelihood import (
     ParameterGradient,
     add_determinant,
     add_distances,
-    on_pattern,
 )
 from xr_spde.solvers.grid_factor import GridFactor
+from xr_spde.solvers.pattern import on_pattern
 
 __all__ = ["CorrelatedErrors", "Evidence", "Sample", "negative_log_evidence"]
 

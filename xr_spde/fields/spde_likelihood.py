@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.spde import COEFFICIENTS
+from xr_spde.solvers.pattern import on_pattern
 
 __all__ = [
     "Likelihood",
@@ -32,7 +33,6 @@ __all__ = [
     "add_determinant",
     "add_distances",
     "negative_log_likelihood",
-    "on_pattern",
 ]
 
 Float = NDArray[np.float64]
@@ -218,27 +218,3 @@ def _first_determinant(prior: SpaceTime, windows: float, gathered: ParameterGrad
     gathered.weight(0, -windows * spread * prior.sea)
     gathered.entries(0, -2.0 * windows * sp.csc_array(sp.diags_array(weight) @ half))
     return held.logdet()
-
-
-def on_pattern(pattern: sp.csc_array, matrix: sp.csc_array | sp.csr_array) -> sp.csc_array:
-    """Store a matrix with all entries of a wider pattern, zeros included.
-
-    Parameters
-    ----------
-    pattern : csc_array (n, n)
-        Holds the entries of the matrix.
-    matrix : sparse matrix (n, n)
-        To be stored.
-
-    Returns
-    -------
-    csc_array (n, n)
-    """
-    ordered = sp.csc_array(pattern)
-    ordered.sum_duplicates()
-    n = ordered.shape[0]
-    keys = np.repeat(np.arange(n), np.diff(ordered.indptr)) * n + ordered.indices
-    entries = sp.coo_array(matrix)
-    spot = np.searchsorted(keys, entries.col.astype(np.intp) * n + entries.row)
-    data = np.bincount(spot, weights=entries.data, minlength=keys.size)
-    return sp.csc_array((data, ordered.indices.copy(), ordered.indptr.copy()), shape=(n, n))
