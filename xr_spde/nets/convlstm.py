@@ -65,6 +65,9 @@ class ConvLSTM(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.gates = nn.Conv2d(channels * wide + hidden, 4 * hidden, kernel, padding=kernel // 2)
         self.head = nn.Conv2d(hidden, out * wide, kernel, padding=kernel // 2)
+        with torch.no_grad():  # updates start small
+            self.head.weight.mul_(0.1)
+            self.head.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, g: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Take one step.

@@ -263,7 +263,9 @@ class VariationalSolver(nn.Module):
         parts = list(out.to(g.dtype).split(g.shape[1], 1))
         with torch.autocast(g.device.type, enabled=False):
             if self.spread:
-                parts[0] = problem.spread(g + parts[0]) / problem.gain
+                # a search measures the length of any step: untrained it follows C g
+                plain = g if self.options["update"] == "search" else 0.0
+                parts[0] = problem.spread(plain + parts[0]) / problem.gain
             return [problem.sea * part for part in parts], state
 
     def _descend(self, problem: Problem, x: Tensor, given: Tensor) -> Tensor:

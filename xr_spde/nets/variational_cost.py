@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from xr_spde._core.errors import ParameterError
+from xr_spde.nets.spde_terms import SpdePrior
 from xr_spde.nets.stationary import CHANNELS, StationaryPrior
 from xr_spde.nets.variational_window import Window
 
@@ -88,6 +89,7 @@ class Problem:
             )
         self.theta = theta.to(kind)
         self._stationary: StationaryPrior | None = None
+        self._prior: SpdePrior | None = None
 
     @property
     def stationary(self) -> StationaryPrior:
@@ -121,7 +123,11 @@ class Problem:
 
     def prior_product(self, x: Tensor) -> Tensor:
         """Product of the precision of the SPDE prior with fields (B, T, ny, nx)."""
-        return self.sea * self.stationary.precision(self.sea * x)
+        if self._prior is None:
+            self._prior = SpdePrior(
+                self.theta, alpha=self.alpha, sea=self.window.sea, boundary=self.boundary
+            )
+        return self._prior.apply(x)
 
     def product(self, x: Tensor) -> Tensor:
         """Half the second derivative of the quadratic cost, times fields (B, T, ny, nx)."""
