@@ -254,8 +254,10 @@ class AssimAccessor(Generic[Obj]):
         weights: str | None = "area",
         challenge: bool = False,
         obs_error: float | None = None,
+        uncertainty: bool = False,
         x: str | None = None,
         y: str | None = None,
+        **settings: Any,
     ) -> xr.Dataset:
         """Score an ensemble, or mean and std of a Gaussian, against the truth.
 
@@ -271,8 +273,14 @@ class AssimAccessor(Generic[Obj]):
             Give mu, sigma, lambda_x and lambda_t of the SSH mapping challenge instead.
         obs_error : float, optional
             Of a truth along tracks with times, against maps at several times.
+        uncertainty : bool, default False
+            Give coverage, PIT, skill scores, the curve of error by spread, a test of the ranks and
+            daily correlations besides, for maps in time.
         x, y : str, optional
             Names of the horizontal axes.
+        **settings
+            Of `uncertainty`: ``climatology``, ``reference``, ``bins``, ``levels``, ``thin``,
+            ``border``; see `xr_spde.assim.ensemble_score.uncertainty_scores`.
 
         Returns
         -------
@@ -289,8 +297,10 @@ class AssimAccessor(Generic[Obj]):
             weights=weights,
             challenge=challenge,
             obs_error=obs_error,
+            uncertainty=uncertainty,
             x=x,
             y=y,
+            **settings,
         )
 
     def spde_prior(self, **settings: Any) -> xr.Dataset:

@@ -72,8 +72,10 @@ def score(
     weights: str | None = "area",
     challenge: bool = False,
     obs_error: float | None = None,
+    uncertainty: bool = False,
     x: str | None = None,
     y: str | None = None,
+    **settings: Any,
 ) -> xr.Dataset:
     """Score an ensemble against the truth, over all cells that both have.
 
@@ -98,8 +100,15 @@ def score(
         Of a truth at points with times, against maps of ``mean`` and ``std`` (time, Y, X): their
         standard deviation, which is added; see `xr_spde.assim.track_score.score_tracks` for what
         is returned then.
+    uncertainty : bool, default False
+        Whether to give coverage, PIT, skill scores, the curve of error by spread, a test of the
+        ranks and daily correlations besides, for maps (..., time, Y, X) and a gridded truth; see
+        `xr_spde.assim.ensemble_score.uncertainty_scores`.
     x, y : str, optional
         Names of the horizontal axes.
+    **settings
+        Of `uncertainty`: ``climatology``, ``reference``, ``bins``, ``levels``, ``thin``,
+        ``border``.
 
     Returns
     -------
@@ -135,6 +144,12 @@ def score(
     """
     if weights not in ("area", None):
         raise unknown("weights", weights, ("area", "None"))
+    if uncertainty:
+        from xr_spde.assim.ensemble_score import uncertainty_scores  # which builds on this module
+
+        return uncertainty_scores(obj, truth, dim, weights=weights, x=x, y=y, **settings)
+    if settings:
+        raise ParameterError(f"{', '.join(settings)} were given; they belong to uncertainty=True")
     if challenge:
         mapped = obj["mean"] if isinstance(obj, xr.Dataset) else obj
         return challenge_scores(mapped, _of(truth, "mean"), x=x, y=y)
