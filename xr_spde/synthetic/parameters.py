@@ -1,4 +1,4 @@
-"""Truth with known parameters: parameter maps to emulate from and to estimate again."""
+"""Parameter maps of spatial autoregressive fields, to emulate from and to estimate again."""
 
 from __future__ import annotations
 

@@ -1,0 +1,8 @@
+"""Truth that is known: parameter maps, fields drawn from them, and turbulence on demand."""
+
+from __future__ import annotations
+
+from xr_spde.synthetic.parameters import constant_parameters, random_parameters
+from xr_spde.synthetic.seas import turbulent_sea
+
+__all__ = ["constant_parameters", "random_parameters", "turbulent_sea"]
