@@ -1,0 +1,391 @@
+"""Series of maps and their observations, from which training windows are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import ParameterError
+from xr_spde.assim.neural_cells import CellSeries, cells_from_points
+from xr_spde.assim.observing import Mission, simulate_tracks
+from xr_spde.assim.reading import error_variable, value_of
+from xr_spde.labels.arrays import as_float
+from xr_spde.labels.grid import Grid, same_grid
+
+if TYPE_CHECKING:
+    from xr_spde.nets.variational_windows import Place, Sample
+
+__all__ = [
+    "GriddedCells",
+    "Maps",
+    "Missions",
+    "Moments",
+    "Observed",
+    "SeriesSource",
+    "TrackCells",
+    "gridded_cells",
+    "simulated_missions",
+]
+
+Float = NDArray[np.float64]
+Dense = tuple[Float, NDArray[np.bool_], Float]
+
+_BLOCK = 16
+"""Times that are read at once where all are read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """A series (time, Y, X), or one map (Y, X), of which parts are read in canonical order.
+
+    Attributes
+    ----------
+    data : DataArray
+        Anything xarray can index: in memory, dask, or still on disk.
+    grid : Grid
+        Its grid.
+    dim : str or None
+        Its times.
+    """
+
+    data: xr.DataArray
+    grid: Grid
+    dim: str | None
+
+    def read(self, start: int, stop: int, rows: slice, columns: slice) -> Float:
+        """Read some times of a part of the grid.
+
+        Parameters
+        ----------
+        start, stop : int
+            First time and the one after the last.
+        rows, columns : slice
+            Canonical.
+
+        Returns
+        -------
+        ndarray (stop - start, ny, nx)
+        """
+        grid = self.grid
+        stored = grid.to_canonical(np.arange(grid.ny * grid.nx).reshape(grid.shape))
+        wanted: dict[str, Any] = {
+            grid.y_dim: _as_slice(stored[rows, 0] // grid.nx),
+            grid.x_dim: _as_slice(stored[0, columns] % grid.nx),
+        }
+        if self.dim is not None:
+            wanted[self.dim] = slice(start, stop)
+        order = [d for d in (self.dim, grid.y_dim, grid.x_dim) if d is not None]
+        part = np.asarray(self.data.isel(wanted).transpose(*order).values, dtype=np.float64)
+        if self.dim is None:
+            part = np.broadcast_to(part, (stop - start, *part.shape))
+        return part
+
+
+def _as_slice(index: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Turn a run of indices into a slice, which reads without copies."""
+    step = 1 if index.size < 2 else int(index[1] - index[0])
+    if abs(step) != 1 or (np.diff(index) != step).any():
+        return index
+    stop = int(index[-1]) + step
+    return slice(int(index[0]), None if stop < 0 else stop, step)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and size of anomalies of a series over some of its times.
+
+    Attributes
+    ----------
+    mean : ndarray (ny, nx)
+        Over the times; NaN where there is never a value.
+    variance : float
+        About the first guess, or about `mean` where there is none.
+    """
+
+    mean: Float
+    variance: float
+
+    @classmethod
+    def of(cls, maps: Maps, stop: int, guess: Maps | None) -> Moments:
+        """Read the times before `stop` once, a few at a time.
+
+        Parameters
+        ----------
+        maps : Maps
+            Series.
+        stop : int
+            The time after the last.
+        guess : Maps, optional
+            First guess.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        ParameterError
+            If there is no value at all, or nothing varies.
+        """
+        shape = maps.grid.shape
+        rows, columns = slice(0, shape[0]), slice(0, shape[1])
+        count, total, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        for start in range(0, stop, _BLOCK):
+            span = start, min(start + _BLOCK, stop)
+            part = maps.read(*span, rows, columns)
+            if guess is not None:
+                part = part - guess.read(*span, rows, columns)
+            known = np.isfinite(part)
+            part = np.where(known, part, 0.0)
+            count += known.sum(0)
+            total += part.sum(0)
+            squares += np.square(part).sum(0)
+        if not count.any():
+            raise ParameterError(
+                f"all {stop} times to train on are NaN in all {shape[0]} x {shape[1]} cells; a "
+                "truth with values is expected: check what was read"
+            )
+        mean = np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
+        about = squares.sum() - (0.0 if guess is not None else np.nansum(count * mean**2))
+        variance = float(about / count.sum())
+        if not variance > 1e-12 * float(np.nanmax(mean**2) + 1e-300):
+            raise ParameterError(
+                f"the anomalies of the truth have a variance of {variance:g}: nothing varies; "
+                "check what was read, and first_guess= if one was given"
+            )
+        return cls(mean, variance)
+
+
+class Observed(Protocol):
+    """Observations of a series."""
+
+    def dense(self, place: Place, rng: np.random.Generator) -> Dense:
+        """Return values, mask and variance (T, ny, nx) of a window, in units of the data."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrackCells:
+    """Observations along tracks as they were made.
+
+    Attributes
+    ----------
+    cells : CellSeries
+        Of the whole series.
+    """
+
+    cells: CellSeries
+
+    def dense(self, place: Place, rng: np.random.Generator) -> Dense:
+        """Return values, mask and variance of a window; nothing is drawn."""
+        return self.cells.dense(
+            place.start, place.start + place.steps, place.rows, place.columns
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class GriddedCells:
+    """Gridded observations with NaN.
+
+    Attributes
+    ----------
+    values : Maps
+        NaN where nothing is observed.
+    error : Maps or float
+        Standard deviations.
+    """
+
+    values: Maps
+    error: Maps | float
+
+    def dense(self, place: Place, rng: np.random.Generator) -> Dense:
+        """Return values, mask and variance of a window; nothing is drawn."""
+        span = place.start, place.start + place.steps, place.rows, place.columns
+        values = self.values.read(*span)
+        mask = np.isfinite(values)
+        error = self.error.read(*span) if isinstance(self.error, Maps) else self.error
+        variance = np.where(mask, np.square(error), 1.0)
+        if not (np.isfinite(variance) & (variance > 0.0)).all():
+            raise ParameterError(
+                "obs_error has values that are zero, negative or NaN where something is observed; "
+                "expected standard deviations > 0"
+            )
+        return np.where(mask, values, 0.0), mask, variance
+
+
+@dataclass(frozen=True, eq=False)
+class Missions:
+    """A truth that missions observe, with new errors in every window.
+
+    Attributes
+    ----------
+    cells : sequence of CellSeries
+        Of each mission, without errors; variances are those of a unit error.
+    noise : sequence of float
+        Standard deviation of the errors of a point, by mission.
+    systems : sequence of tuple of int
+        Missions that fly together; one of these is drawn for every window.
+    """
+
+    cells: Sequence[CellSeries]
+    noise: Sequence[float]
+    systems: Sequence[tuple[int, ...]]
+
+    def dense(self, place: Place, rng: np.random.Generator) -> Dense:
+        """Return values, mask and variance of a window, seen by one of the systems."""
+        weight = total = np.zeros(())
+        span = place.start, place.start + place.steps, place.rows, place.columns
+        for number in self.systems[int(rng.integers(len(self.systems)))]:
+            values, mask, share = self.cells[number].dense(*span)
+            variance = share * self.noise[number] ** 2
+            drawn = values + np.sqrt(variance) * rng.standard_normal(values.shape)
+            weight = weight + mask / variance
+            total = total + mask * drawn / variance
+        mask = weight > 0.0
+        variance = 1.0 / np.where(mask, weight, 1.0)
+        return total * variance, mask, variance
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesSource:
+    """A series of maps, what is observed of it, and how its windows are made.
+
+    Attributes
+    ----------
+    truth : Maps or None
+        Where it is known.
+    guess : Maps or None
+        First guess; zero where there is none.
+    mean : ndarray (ny, nx)
+        First guess, canonical, where `guess` is None.
+    observed : Observed
+        Observations.
+    sea : ndarray (ny, nx) of bool
+        Canonical.
+    scale : float
+        By which anomalies are divided.
+    """
+
+    truth: Maps | None
+    guess: Maps | None
+    mean: Float
+    observed: Observed
+    sea: NDArray[np.bool_]
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.sea.shape[0], self.sea.shape[1]
+
+    def cut(self, place: Place, rng: np.random.Generator) -> Sample:
+        """Cut a window in normalised units; whatever is drawn comes from `rng`."""
+        from xr_spde.nets.variational_windows import Sample
+
+        span = place.start, place.start + place.steps, place.rows, place.columns
+        sea = self.sea[place.rows, place.columns]
+        values, mask, variance = self.observed.dense(place, rng)
+        guess = self.mean[place.rows, place.columns] if self.guess is None \
+            else self.guess.read(*span)  # fmt: skip
+        # a first guess that is not known off land leaves no anomaly
+        mask = mask & sea & np.isfinite(guess)
+        truth = np.full(values.shape, np.nan)
+        if self.truth is not None:
+            truth = (self.truth.read(*span) - guess) / self.scale
+        return Sample(
+            obs=np.where(mask, (values - guess) / self.scale, 0.0),
+            mask=mask,
+            variance=variance / self.scale**2,
+            truth=truth,
+            sea=sea,
+        )
+
+
+def gridded_cells(
+    obs: xr.DataArray | xr.Dataset, grid: Grid, dim: str, obs_error: Any, value: str | None
+) -> GriddedCells:
+    """Read gridded observations on the grid and at the times of a series.
+
+    Parameters
+    ----------
+    obs : DataArray or Dataset
+        With NaN where nothing is observed.
+    grid : Grid
+        Of the series.
+    dim : str
+        Its times.
+    obs_error : float or DataArray, optional
+        Standard deviation; by default a variable of the Dataset.
+    value : str, optional
+        Name of the variable.
+
+    Returns
+    -------
+    GriddedCells
+
+    Raises
+    ------
+    GridError
+        For another grid.
+    ParameterError
+        For errors that are not known or not positive.
+    """
+    source = as_float(value_of(obs, value))
+    own = Grid.from_object(source)
+    same_grid(grid, own, names=("the truth", "observations"))
+    error = error_variable(obs, source) if obs_error is None else obs_error
+    if isinstance(error, xr.DataArray):
+        has = dim if dim in error.dims else None
+        found: Maps | float = Maps(as_float(error), Grid.from_object(error), has)
+    elif np.ndim(error) == 0 and 0.0 < float(error) < np.inf:
+        found = float(error)
+    else:
+        raise ParameterError(
+            f"obs_error={error!r} was given; expected a number > 0, or a DataArray like the "
+            "observations"
+        )
+    return GriddedCells(Maps(source, own, dim), found)
+
+
+def simulated_missions(
+    truth: xr.DataArray, grid: Grid, step: float, dim: str,
+    systems: Sequence[Sequence[str]], known: dict[str, Mission], noise: dict[str, float],
+) -> Missions:  # fmt: skip
+    """Observe a truth by missions, each apart and without errors.
+
+    Parameters
+    ----------
+    truth : DataArray (time, Y, X)
+        Series.
+    grid, step, dim
+        Of the series; days.
+    systems : sequence of sequence of str
+        Names of the missions that fly together.
+    known : dict of str to Mission
+        Their orbits.
+    noise : dict of str to float
+        Standard deviations of the errors of points.
+
+    Returns
+    -------
+    Missions
+
+    Raises
+    ------
+    ParameterError, GridError
+        As for `xr_spde.assim.simulate_tracks`.
+    """
+    names = list(dict.fromkeys(name for system in systems for name in system))
+    land = np.zeros(grid.shape, dtype=bool)  # what has land about it was left out
+    reading = {"obs_error": 1.0, "unusable": "drop", "value": None, "obs_x": None, "obs_y": None}
+    cells = []
+    for name in names:
+        points = simulate_tracks(truth, {name: known[name]}, noise=0.0, seed=0)
+        values = points[str(truth.name) if truth.name is not None else "value"]
+        cells.append(cells_from_points(values, grid, truth[dim], step, land, reading)[0])
+    which = tuple(tuple(names.index(name) for name in system) for system in systems)
+    return Missions(cells, [noise[name] for name in names], which)
