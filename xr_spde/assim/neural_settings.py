@@ -182,7 +182,7 @@ class FitSettings:
             )
         if self.theta is not None and self.loss == "unsupervised":
             raise ParameterError(
-                f'theta={self.theta!r} needs a truth, whose likelihood is maximised, and loss='
+                f"theta={self.theta!r} needs a truth, whose likelihood is maximised, and loss="
                 '"unsupervised" was given; fit a prior to the observations with .assim.spde_prior()'
             )
 
@@ -194,7 +194,7 @@ class FitSettings:
     @property
     def hidden(self) -> dict[int, float]:
         """How often so many of the last steps are hidden."""
-        others = {lead: 1.0 / self.leads for lead in range(1, self.forecasts + 1)}
+        others = dict.fromkeys(range(1, self.forecasts + 1), 1.0 / self.leads)
         if not others:
             return {0: 1.0}
         if not set(self.tasks) - {"forecast"}:
@@ -218,7 +218,8 @@ class FitSettings:
             For no mission, or errors that are not positive.
         """
         given = self.missions
-        orbits = dict(given) if isinstance(given, Mapping) else dict(MISSIONS)
+        orbits: dict[str, Mission] = dict(given if isinstance(given, Mapping) else MISSIONS)
+        sets: list[tuple[str, ...]]
         if isinstance(given, str):
             sets = [(given,)]
         elif isinstance(given, Mapping) or all(isinstance(name, str) for name in given):

@@ -182,9 +182,7 @@ class TrackCells:
 
     def dense(self, place: Place, rng: np.random.Generator) -> Dense:
         """Return values, mask and variance of a window; nothing is drawn."""
-        return self.cells.dense(
-            place.start, place.start + place.steps, place.rows, place.columns
-        )
+        return self.cells.dense(place.start, place.start + place.steps, place.rows, place.columns)
 
 
 @dataclass(frozen=True, eq=False)

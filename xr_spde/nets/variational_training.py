@@ -103,9 +103,13 @@ def estimate(solver: Any, theta_solver: Any | None, window: Window) -> tuple[Ten
     mean : Tensor (B, T, ny, nx)
     theta : Tensor (B, 8, S, ny, nx) or None
     """
-    mean = solver(window)
     if theta_solver is None:
-        return mean, None
+        return solver(window), None
+    return _both(solver, theta_solver, window)
+
+
+def _both(solver: Any, theta_solver: Any, window: Window) -> tuple[Tensor, Tensor]:
+    mean = solver(window)
     theta = theta_solver(window, mean)
     if solver.options["parameters"]:
         mean = solver(window, theta)
@@ -168,7 +172,7 @@ def loss_of(objective: Objective, solver: Any = None) -> Callable[[Any, Any, Ten
     def of_both(model: Any, window: Window, truth: Tensor) -> Tensor:
         if not isinstance(model, Solvers):
             return of_state(model, window, truth)
-        mean, theta = estimate(model.solver, model.theta_solver, window)
+        mean, theta = _both(model.solver, model.theta_solver, window)
         value = _state_loss(objective, model.solver, window, truth, mean, theta)
         return value + objective.likelihood * _likelihood(theta, window, truth, model.solver)
 
@@ -225,7 +229,7 @@ def validation(
             for window, truth in parts:
                 pair = (model.solver, model.theta_solver) if isinstance(model, Solvers) \
                     else (model, None)  # fmt: skip
-                x = estimate(*pair, window.to(device))[0].cpu()
+                x = estimate(pair[0], pair[1], window.to(device))[0].cpu()
                 _add_errors(sums, lead, x, truth, window.sea)
         scores = {name: (total / max(n, 1.0)) ** 0.5 for name, (total, n) in sums.items()}
         return {**scores, "score": sum(scores.values()) / len(scores)}

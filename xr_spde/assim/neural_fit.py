@@ -1,0 +1,290 @@
+"""Fit networks that interpolate observations in space and time."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from xr_spde._core.errors import ParameterError, unknown
+from xr_spde._core.lazyimport import require
+from xr_spde._core.rng import resolve_seed
+from xr_spde.assim.neural_priors import RandomPriorSource, matched_theta
+from xr_spde.assim.neural_series import Series, read_series
+from xr_spde.assim.neural_settings import FitSettings, settings_of
+from xr_spde.assim.neural_solver import NeuralSolver
+
+__all__ = ["METHODS", "fit", "fit_solver"]
+
+_SAMPLES = 24
+_CARD = "xr_spde.assim.fit"
+
+
+def fit(
+    obj: Any, observations: Any = None, *, method: str = "4dvarnet", **settings: Any
+) -> NeuralSolver:
+    """Fit a network to a truth and what is observed of it, or to observations alone.
+
+    Parameters
+    ----------
+    obj : DataArray (time, Y, X), sequence of these, or Dataset
+        The truth: one series, several, or with a further dimension of runs; read window by window,
+        so that it may be larger than memory. Or the observations, gridded or along tracks, where
+        nothing else is known and ``loss="unsupervised"``.
+    observations : DataArray, Dataset or sequence of these, optional
+        Of the truth: gridded on its grid with NaN, or points with times. By default simulated along
+        the tracks of missions, with new errors in every window.
+    method : {"4dvarnet"}, default "4dvarnet"
+        A variational solver of learned steps and prior.
+    **settings
+        See `xr_spde.assim.neural_settings.FitSettings`: ``missions``, ``noise``, ``tasks``,
+        ``window``, ``patch``, ``loss``, ``spde_prior``, ``theta``, ``network``, ``start``,
+        ``steps``, ``folder``, ``seed`` and more.
+
+    Returns
+    -------
+    NeuralSolver
+        For ``model=`` of `assimilate`; its card says how it was trained and what it reaches on the
+        times that were held out, as root mean square errors in units of its scale.
+
+    Raises
+    ------
+    UnknownNameError
+        For an unknown method, setting, task, mission or augmentation.
+    ParameterError
+        Too few times for the window, irregular times, series with other steps or units, a truth or
+        first guess that is all NaN, impossible numbers, or a folder with another run.
+    AxisNotFoundError, GridError, MissingDependencyError, SolverError
+        No horizontal axes or times, another grid, no torch, a training that diverged.
+
+    Notes
+    -----
+    The same seed gives the same weights on one machine with one thread, also where the training was
+    interrupted and goes on in its folder, and whether the data are lazy or not.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from xr_spde.assim import fit
+    >>> days = np.datetime64("2020-01-01", "ns") + np.arange(40) * np.timedelta64(1, "D")
+    >>> coords = {"time": days, "lat": np.arange(8.0), "lon": np.arange(8.0)}
+    >>> z = np.random.default_rng(0).standard_normal((40, 8, 8))
+    >>> truth = xr.DataArray(z, coords, ("time", "lat", "lon"), attrs={"units": "m"})
+    >>> seen = truth.where(truth > 0.0)
+    >>> net = {"iterations": 2, "hidden": 4, "width": 4}
+    >>> model = fit(truth, seen, obs_error=0.1, window=5, leads=2, steps=2, network=net)
+    >>> model.steps, model.tasks
+    (5, ('mapping', 'nrt', 'forecast'))
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    return METHODS[method](obj, observations, settings_of(settings))
+
+
+def fit_solver(obj: Any, observations: Any, settings: FitSettings) -> NeuralSolver:
+    """Fit a variational solver; see :func:`fit`.
+
+    Parameters
+    ----------
+    obj, observations
+        As for :func:`fit`.
+    settings : FitSettings
+        Of the fit.
+
+    Returns
+    -------
+    NeuralSolver
+    """
+    require("torch", "torch")
+    require("safetensors", "torch")
+    from xr_spde.nets.registry import build_network
+    from xr_spde.nets.variational_training import Solvers, held_threads
+
+    entropy = resolve_seed(settings.seed)
+    settings = _completed(settings)
+    series = read_series(obj, observations, settings)
+    with ExitStack() as stack:
+        folder = settings.folder or stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(held_threads(settings.threads))
+        import torch
+
+        torch.manual_seed(entropy % 2**62)
+        options = _options(series, settings, entropy)
+        solver: Any = build_network("4dvarnet", options)
+        _start(solver, settings, "solver")
+        theta: Any = None
+        if settings.theta is not None:
+            told = {"alpha": options["alpha"], **settings.theta_network}
+            theta = build_network("4dvarnet-theta", {"steps": settings.window, **told})
+            _start(theta, settings, "theta_solver")
+        stage = _Stage(series, settings, entropy, str(folder), options)
+        if settings.theta == "joint":
+            both = Solvers(solver, theta)
+            scores = stage.run(both, "joint")
+            solver, theta = both.solver, both.theta_solver
+        else:
+            scores = stage.run(solver, "state")
+            if theta is not None:
+                found = stage.run(theta, "theta", solver=solver.eval().requires_grad_(False))
+                scores |= {"nll": found["score"]}
+    return _labelled(series, settings, entropy, solver.eval(), theta and theta.eval(), scores)
+
+
+METHODS: Mapping[str, Callable[[Any, Any, FitSettings], NeuralSolver]] = {"4dvarnet": fit_solver}
+"""Fits by the name of their method."""
+
+
+def _completed(settings: FitSettings) -> FitSettings:
+    """Take over from the weights to start from what must be the same."""
+    start = settings.start
+    if start is None:
+        return settings
+    if not isinstance(start, NeuralSolver):
+        raise ParameterError(
+            f"start={type(start).__name__} was given; expected a NeuralSolver, such as "
+            'xr_spde.assim.load_solver("sea-level")'
+        )
+    changes = {k: v for k, v in settings.network.items() if start.solver.options.get(k) != v}
+    fixed = {"steps", "hidden", "coarsen", "prior", "width", "preconditioner", "parameters"}
+    if changes.keys() & fixed:
+        raise ParameterError(
+            f"network={dict(settings.network)!r} and start= with options {start.solver.options} "
+            f"were given; weights go on with the same {', '.join(sorted(fixed))}"
+        )
+    if settings.theta is not None and start.theta_solver is not None and settings.theta_network:
+        raise ParameterError("theta_network= belongs to a new theta solver, and start= has one")
+    own = {} if start.theta_solver is None else dict(start.theta_solver.options)
+    own.pop("steps", None)
+    return replace(settings, network={**start.solver.options, **changes}, window=start.steps,
+                   theta_network=own or settings.theta_network)  # fmt: skip
+
+
+def _start(network: Any, settings: FitSettings, name: str) -> None:
+    """Take the weights to start from, where there are any."""
+    old = None if settings.start is None else getattr(settings.start, name)
+    if old is not None:
+        network.load_state_dict(old.state_dict())
+
+
+def _options(series: Series, settings: FitSettings, entropy: int) -> dict[str, Any]:
+    """Options of the network; those of its stationary prior from the data where not given."""
+    own = {
+        "prior": "auto-encoder" if settings.loss == "supervised" else "spde", "alpha": series.alpha,
+        **settings.network,
+    }  # fmt: skip
+    own["steps"] = settings.window
+    if settings.loss == "unsupervised" and own["prior"] == "auto-encoder":
+        raise ParameterError(
+            'loss="unsupervised" is the cost of interpolation with an SPDE prior, and '
+            'network={"prior": "auto-encoder"} has none; give "spde" or "both"'
+        )
+    if "theta" not in own:
+        own["theta"] = series.theta() if settings.spde_prior is not None \
+            else _matched(series, settings, entropy)  # fmt: skip
+    return own
+
+
+def _matched(series: Series, settings: FitSettings, entropy: int) -> dict[str, float]:
+    """Numbers of a prior with the correlations of windows of the truth."""
+    batches = _batches(series, settings, entropy, held=False)
+    windows = [batches.sample(number, 2**31) for number in range(_SAMPLES)]
+    return matched_theta([np.where(w.sea, w.truth, np.nan) for w in windows])
+
+
+def _batches(series: Series, settings: FitSettings, entropy: int, *, held: bool) -> Any:
+    """Windows to train on, or those that are held out."""
+    from xr_spde.nets.variational_windows import WindowBatches
+
+    spans = series.held if held else series.trained
+    sources: list[Any] = [series.sources[k] for k, _ in spans]
+    bounds = [span for _, span in spans]
+    shares = [float(stop - first) for first, stop in bounds]
+    if settings.random_priors and not held:
+        more = settings.random_priors / (1.0 - settings.random_priors)
+        sources += [RandomPriorSource(source, {}) for source in sources]
+        shares += [share * more for share in shares]
+        bounds += bounds
+    return WindowBatches(
+        sources, bounds, shares, steps=settings.window, patch=settings.patch,
+        batch=settings.batch, hidden=settings.hidden, augment=() if held else settings.augment,
+        amplitude=settings.amplitude, seed=2 * entropy + int(held),
+    )  # fmt: skip
+
+
+class _Stage:
+    """One network after the other, on the same windows."""
+
+    def __init__(
+        self, series: Series, settings: FitSettings, entropy: int, folder: str,
+        options: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        from xr_spde.nets.variational_training import Objective
+
+        self.settings, self.entropy, self.folder = settings, entropy, folder
+        self.batches = _batches(series, settings, entropy, held=False)
+        self.held = _batches(series, settings, entropy, held=True)
+        self.objective = Objective(settings.loss, settings.gradient, settings.projection,
+                                   settings.likelihood, settings.border)  # fmt: skip
+        told = {"settings": settings.recipe(), "data": series.described, "options": dict(options)}
+        self.recipe = json.dumps(told, default=str, sort_keys=True)
+
+    def run(self, network: Any, name: str, *, solver: Any = None) -> dict[str, float]:
+        """Train one network; returns its scores."""
+        from xr_spde.nets.training import Schedule
+        from xr_spde.nets.variational_training import train, validation
+
+        s = self.settings
+        steps = s.steps if solver is None else s.theta_steps or max(s.steps // 4, 1)
+        schedule = Schedule(
+            steps=steps, rate=s.rate, warmup=max(1, min(200, steps // 10)), average=s.average,
+            every=s.every or max(1, steps // 20), patience=s.patience, decay=1e-3,
+            mixed=s.device == "cuda" if s.mixed is None else s.mixed,
+        )  # fmt: skip
+        leads = [lead for lead in range(s.forecasts + 1) if lead == 0 or lead in s.hidden]
+        if solver is not None or s.loss == "unsupervised":
+            leads = [0]
+            solver = None if solver is None else solver.to(s.device)
+        validate = validation(self.held, s.validation_windows, leads, self.objective,
+                              solver=solver, device=s.device)  # fmt: skip
+        scores = train(
+            network, schedule, self.batches, validate, self.objective, f"{self.folder}/{name}",
+            solver=solver, device=s.device, seed=self.entropy, recipe=self.recipe,
+            progress=s.progress, label=name,
+        )  # fmt: skip
+        if solver is not None:
+            solver.to("cpu")
+        return scores
+
+
+def _labelled(
+    series: Series, settings: FitSettings, entropy: int, solver: Any, theta: Any,
+    scores: Mapping[str, float],
+) -> NeuralSolver:  # fmt: skip
+    """Put what was fitted together with what its use needs."""
+    plain = json.loads(json.dumps(settings.recipe(), default=str))
+    for name in ("network", "theta_network", "x", "y", "value"):
+        plain.pop(name, None)
+    card = {
+        "command": _CARD,
+        "data": series.described,
+        "seed": entropy if entropy < 2**63 else str(entropy),
+        "settings": plain,
+        "scores": {name: round(float(value), 5) for name, value in scores.items()},
+        "machine": f"{platform.machine()}, {settings.threads} thread(s), {settings.device}",
+        "train_period": series.periods(held=False),
+        "test_period": series.periods(held=True),
+        **settings.card,
+    }
+    leads = settings.forecasts
+    tasks: Sequence[str] = [settings.tasks] if isinstance(settings.tasks, str) else settings.tasks
+    return NeuralSolver(
+        solver, scale=series.scale, spacing=series.spacing, time_step=series.step,
+        tasks=tuple(tasks), leads=leads, units=series.units, scaling=settings.scaling,
+        theta_solver=theta, card=card,
+    )  # fmt: skip
