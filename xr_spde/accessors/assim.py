@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from xr_spde._core.rng import Seed
-    from xr_spde.assim import Adaptive
+    from xr_spde.assim import Adaptive, NeuralSolver
 
 __all__ = ["AssimDataArrayAccessor", "AssimDatasetAccessor", "AssimFigures"]
 
@@ -245,6 +245,30 @@ class AssimAccessor(Generic[Obj]):
             time_dim=time_dim,
             **settings,
         )
+
+    def fit(
+        self, observations: Any = None, *, method: str = "4dvarnet", **settings: Any
+    ) -> NeuralSolver:
+        """Fit a network that interpolates in space and time.
+
+        Parameters
+        ----------
+        observations : DataArray, Dataset or sequence of these, optional
+            Of this truth; by default simulated along the tracks of missions. Left out too where
+            this object is the observations, with ``loss="unsupervised"``.
+        method : {"4dvarnet"}, default "4dvarnet"
+            A variational solver of learned steps and prior.
+        **settings
+            See `xr_spde.assim.neural_settings.FitSettings`.
+
+        Returns
+        -------
+        NeuralSolver
+            For ``model=`` of `assimilate`; see `xr_spde.assim.fit`.
+        """
+        from xr_spde import assim
+
+        return assim.fit(self._obj, observations, method=method, **settings)
 
     def score(
         self,

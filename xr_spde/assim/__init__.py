@@ -11,6 +11,7 @@ from xr_spde.assim.assimilate import assimilate
 from xr_spde.assim.correlated import AlongTrack
 from xr_spde.assim.cycle import cycle, steps
 from xr_spde.assim.inflation import Adaptive
+from xr_spde.assim.neural_fit import fit
 from xr_spde.assim.neural_solver import NeuralSolver, load_solver
 from xr_spde.assim.observations import read_observations
 from xr_spde.assim.observing import simulate_tracks
@@ -25,6 +26,7 @@ __all__ = [
     "NeuralSolver",
     "assimilate",
     "cycle",
+    "fit",
     "load_solver",
     "read_observations",
     "score",

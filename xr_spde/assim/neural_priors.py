@@ -1,8 +1,9 @@
 r"""Stationary SPDE priors for training: numbers that fit samples, and fields of random ranges.
 
 On a torus of unit cells the space-time prior is diagonal: with
-:math:`b(k) = (\kappa^2 + i\,m \cdot \sin k + k' H k)^{2}` (alpha = 4, second differences for
-:math:`k' H k`), every mode is an autoregression with the factor :math:`1 / (1 + b)`.
+:math:`b(k) = (\kappa^2 + k' H k)^{2}` (alpha = 4, second differences for :math:`k' H k`), every
+mode is an autoregression with the factor :math:`\exp(-i k \cdot c) / (1 + b)`, carried along with
+the velocity c.
 """
 
 from __future__ import annotations
@@ -34,12 +35,11 @@ def _modes(theta: Mapping[str, float], ny: int, nx: int) -> tuple[NDArray[Any], 
     h11 = theta["gamma"] + theta["beta"] * theta["v1"] ** 2
     h22 = theta["gamma"] + theta["beta"] * theta["v2"] ** 2
     h12 = theta["beta"] * theta["v1"] * theta["v2"]
-    symbol = theta["kappa"] ** 2 + 1j * (theta["m1"] * np.sin(kx) + theta["m2"] * np.sin(ky))
-    symbol = symbol + 2 * h11 * (1 - np.cos(kx)) + 2 * h22 * (1 - np.cos(ky))
+    symbol = theta["kappa"] ** 2 + 2 * h11 * (1 - np.cos(kx)) + 2 * h22 * (1 - np.cos(ky))
     symbol = symbol + 2 * h12 * np.sin(kx) * np.sin(ky)
-    factor = 1.0 / (1.0 + symbol**2)
-    size = np.abs(factor) ** 2
-    return factor, size / (1.0 - size)
+    size = 1.0 / (1.0 + symbol**2)
+    carried = np.exp(-1j * (theta["u"] * kx + theta["v"] * ky))
+    return size * carried, size**2 / (1.0 - size**2)
 
 
 def draw_field(
@@ -50,7 +50,8 @@ def draw_field(
     Parameters
     ----------
     theta : mapping of str to float
-        Parameters in cells and steps, those of `xr_spde.nets.stationary.CHANNELS` but tau.
+        In cells and steps: ``kappa``, ``gamma``, ``beta``, ``v1``, ``v2`` of the operator, and the
+        velocity ``u``, ``v``.
     steps : int
         Steps T.
     shape : tuple of int
@@ -100,7 +101,7 @@ def random_theta(
     decay : (float, float)
         Least and largest decay time of the longest waves in steps.
     drift : float
-        Standard deviation of the velocity of long waves in cells per step.
+        Standard deviation of the velocity in cells per step.
 
     Returns
     -------
@@ -112,9 +113,9 @@ def random_theta(
     kappa = time**-0.25
     gamma = (far * kappa) ** 2 / math.sqrt(stretch)
     beta = gamma * (stretch - 1.0)
-    speed = drift * rng.standard_normal(2) / (2.0 * kappa**2)
+    u, v = drift * rng.standard_normal(2)
     return {
-        "kappa": kappa, "m1": float(speed[0]), "m2": float(speed[1]), "v1": math.cos(angle),
+        "kappa": kappa, "u": float(u), "v": float(v), "v1": math.cos(angle),
         "v2": math.sin(angle), "gamma": gamma, "beta": beta,
     }  # fmt: skip
 
@@ -155,7 +156,7 @@ def matched_theta(samples: Sequence[Float]) -> dict[str, float]:
     return {"kappa": kappa, "tau": total**-0.5, "gamma": float(length * kappa) ** 2}
 
 
-_ROUND = {"m1": 0.0, "m2": 0.0, "v1": 1.0, "v2": 0.0, "beta": 0.0}
+_ROUND = {"u": 0.0, "v": 0.0, "v1": 1.0, "v2": 0.0, "beta": 0.0}
 
 
 def _correlation(samples: Sequence[Float], lag: int, *, time: bool) -> float:

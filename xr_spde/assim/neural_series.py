@@ -339,10 +339,9 @@ def _split(
     counts: Sequence[int], settings: FitSettings
 ) -> tuple[list[tuple[int, Span]], list[tuple[int, Span]]]:
     """Part what is trained on from what is held out."""
-    share: Any = settings.validation
-    window = settings.window
+    share, window = settings.validation, settings.window
     gap = window if settings.gap is None else settings.gap
-    if not isinstance(share, float | int) or isinstance(share, bool):
+    if isinstance(share, Sequence):
         chosen = [int(k) for k in share]
         if not chosen or not set(chosen) < set(range(len(counts))):
             raise ParameterError(
