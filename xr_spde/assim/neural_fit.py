@@ -111,10 +111,7 @@ def fit_solver(obj: Any, observations: Any, settings: FitSettings) -> NeuralSolv
     series = read_series(obj, observations, settings)
     with ExitStack() as stack:
         folder = settings.folder or stack.enter_context(tempfile.TemporaryDirectory())
-        stack.enter_context(held_threads(settings.threads))
-        import torch
-
-        torch.manual_seed(entropy % 2**62)
+        stack.enter_context(held_threads(settings.threads, entropy))
         options = _options(series, settings, entropy)
         solver: Any = build_network("4dvarnet", options)
         _start(solver, settings, "solver")

@@ -258,18 +258,21 @@ def _add_errors(
 
 
 @contextmanager
-def held_threads(threads: int) -> Iterator[None]:
-    """Give torch so many threads, and leave its random numbers as they were.
+def held_threads(threads: int, seed: int) -> Iterator[None]:
+    """Give torch so many threads and a seed, and leave both as they were.
 
     Parameters
     ----------
     threads : int
         Of one operation.
+    seed : int
+        Of first weights.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.random.fork_rng():
+            torch.manual_seed(seed % 2**62)
             yield
     finally:
         torch.set_num_threads(before)
