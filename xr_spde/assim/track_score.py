@@ -25,7 +25,7 @@ from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.points import as_points, calendar_of, find_time
 
-__all__ = ["has_times", "score_tracks"]
+__all__ = ["at_tracks", "has_times", "score_tracks"]
 
 Float = NDArray[np.float64]
 
@@ -143,6 +143,36 @@ def score_tracks(
     return _described(result, obj["mean"].attrs, members is not None).assign_attrs(
         provenance("score", kind="tracks", obs_error=float(obs_error))
     )
+
+
+def at_tracks(
+    obj: xr.Dataset, truth: xr.DataArray | xr.Dataset, *, x: str | None = None, y: str | None = None
+) -> tuple[Float, Float]:
+    """Errors of maps at the places and times of observations, with what was predicted for them.
+
+    Parameters
+    ----------
+    obj : Dataset
+        ``mean`` and ``std`` (time, Y, X).
+    truth : DataArray or Dataset
+        Points; see `score_tracks`.
+    x, y : str, optional
+        Names of the horizontal axes.
+
+    Returns
+    -------
+    error, std : ndarray (p,)
+        Mean minus observed, and the standard deviation of the field.
+
+    Raises
+    ------
+    ParameterError
+        If nothing can be compared.
+    """
+    grid = Grid.from_object(obj["mean"], x=x, y=y)
+    (dim,) = (str(d) for d in obj["mean"].dims if d not in (grid.y_dim, grid.x_dim))
+    told, value, _ = _at_tracks(obj[["mean", "std"]], as_points(truth), grid, dim)
+    return told["mean"] - value, told["std"]
 
 
 def _at_tracks(
