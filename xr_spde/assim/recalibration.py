@@ -27,12 +27,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.optimize import brentq, minimize
-from scipy.special import ndtri
 
 from xr_spde._core.errors import ParameterError, SchemaError, unknown
 from xr_spde._core.warn import warn
 from xr_spde.assim.score import _aligned, _of
+from xr_spde.assim.spread_factor import by_coverage, by_likelihood
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.points import find_time
@@ -47,8 +46,6 @@ Float = NDArray[np.float64]
 METHODS = ("likelihood", "coverage")
 """Of the factor: the largest likelihood of the errors, or the right share within an interval."""
 
-_CLASSES = 400
-_LEAST, _MOST = 1e-3, 1e3
 _FEWEST = 30
 
 
@@ -177,7 +174,7 @@ def recalibrated(
     if "std" in result:
         std = result["std"]
         if floor > 0.0:
-            wider = np.sqrt((factor * std) ** 2 + floor**2)
+            wider = ((factor * std) ** 2 + floor**2) ** 0.5
             ratio = xr.where(std > 0.0, wider / std.where(std > 0.0, 1.0), factor)
             found["std"] = wider.astype(std.dtype).assign_attrs(std.attrs)
         else:
@@ -256,9 +253,9 @@ def fit_recalibration(
                 f"expected at least {_FEWEST}"
             )
         if method == "coverage":
-            found = _by_coverage(error, variance, obs_error**2, level), 0.0
+            found = by_coverage(error, variance, obs_error**2, level), 0.0
         else:
-            found = _by_likelihood(error, variance, obs_error**2, floor)
+            found = by_likelihood(error, variance, obs_error**2, floor)
         factors[lead_key(lead)] = found[0]
         if floor:
             floors[lead_key(lead)] = found[1]
@@ -393,42 +390,3 @@ def _pairs(
         error, std = (np.asarray(a.values, dtype=np.float64).ravel() for a in (mean - true, spread))
     there = np.isfinite(error) & (std > 0.0)
     return error[there], std[there] ** 2
-
-
-def _by_coverage(error: Float, variance: Float, noise: float, level: float) -> float:
-    """Factor with which so many errors are within the interval."""
-    z = float(ndtri(0.5 + 0.5 * level))
-
-    def surplus(power: float) -> float:
-        within = np.abs(error) <= z * np.sqrt(10.0 ** (2.0 * power) * variance + noise)
-        return float(np.mean(within)) - level
-
-    low, high = np.log10(_LEAST), np.log10(_MOST)
-    if surplus(low) >= 0.0 or surplus(high) <= 0.0:
-        bound = low if surplus(low) >= 0.0 else high
-        warn(f"no factor gives a share of {level:g}; {10.0**bound:g} is taken")
-        return float(10.0**bound)
-    return float(10.0 ** brentq(surplus, low, high, xtol=1e-6))
-
-
-def _by_likelihood(error: Float, variance: Float, noise: float, floor: bool) -> tuple[float, float]:
-    """Factor and floor of the largest likelihood; by classes of variance without a closed form."""
-    if noise == 0.0 and not floor:
-        return float(np.sqrt(np.mean(error**2 / variance))), 0.0
-    parts = np.array_split(np.argsort(variance, kind="stable"), min(_CLASSES, error.size))
-    share = np.array([part.size / error.size for part in parts])
-    v, square = (np.array([np.mean(a[part]) for part in parts]) for a in (variance, error**2))
-
-    def cost(power: Float) -> tuple[float, Float]:
-        a, c = np.exp(power[0]), np.exp(power[1]) if floor else 0.0
-        total = a * v + c + noise
-        slope = share * (1.0 / total - square / total**2)
-        gradient = [slope @ (a * v), *([slope.sum() * c] if floor else [])]
-        return float(share @ (np.log(total) + square / total)), np.array(gradient)
-
-    start = np.log(np.maximum(np.mean(square) - noise, 0.01 * np.mean(square)))
-    first = [start - np.log(np.mean(v)), *([start - np.log(20.0)] if floor else [])]
-    bounds = [(2 * np.log(_LEAST), 2 * np.log(_MOST)), *([(start - 20.0, start + 5.0)] * floor)]
-    found = minimize(cost, first, jac=True, method="L-BFGS-B", bounds=bounds)
-    numbers = np.sqrt(np.exp(found.x))
-    return float(numbers[0]), float(numbers[1]) if floor else 0.0
