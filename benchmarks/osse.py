@@ -25,11 +25,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from _machine import answer, isolated, machine, table, write
+from _tracks import DATA, NOISE, averaged
 
 REGION = {"longitude": slice(27.0, 34.0), "latitude": slice(31.5, 36.0)}
-NADIRS = ("topex", "jason", "gfo", "envisat")
-NOISE = {**dict.fromkeys(NADIRS, 0.025), "swot": 0.01}
-DATA = {"four nadirs": NADIRS, "four nadirs + swath": (*NADIRS, "swot")}
 PRIORS = {
     "first guess": {},
     "Gaussian, 100 km, 10 d": {},
@@ -42,25 +40,6 @@ DRAWS = 12
 SCORED = slice(10, 51)
 
 
-def averaged(tracks: xr.Dataset) -> xr.Dataset:
-    """Average every pass over cells; the error is that of the mean."""
-    cells = np.stack([tracks.mission, tracks.track, np.floor(tracks.latitude / CELL),
-                      np.floor(tracks.longitude / CELL)])  # fmt: skip
-    _, group, count = np.unique(cells, axis=1, return_inverse=True, return_counts=True)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.bincount(group, weights=values) / count
-
-    start = tracks.time.values.min()
-    seconds = mean((tracks.time.values - start) / np.timedelta64(1, "s"))
-    when = start + np.round(1e9 * seconds).astype("timedelta64[ns]")
-    places = {"time": ("obs", when), "latitude": ("obs", mean(tracks.latitude.values)),
-              "longitude": ("obs", mean(tracks.longitude.values))}  # fmt: skip
-    error = mean(tracks.adt_error.values) / np.sqrt(count)
-    return xr.Dataset({"adt": ("obs", mean(tracks.adt.values)), "adt_error": ("obs", error)},
-                      places)  # fmt: skip
-
-
 def experiment(data: str, days: int) -> tuple[xr.DataArray, xr.Dataset, xr.DataArray]:
     """Truth, what was seen of it, and the first guess."""
     import xr_spde
@@ -68,7 +47,7 @@ def experiment(data: str, days: int) -> tuple[xr.DataArray, xr.Dataset, xr.DataA
     truth = xr_spde.open_dataset("mediterranean_adt").adt.isel(time=slice(0, days)).sel(REGION)
     truth = truth.load().astype(np.float64)
     product = xr_spde.open_dataset("mediterranean_adt_sla").isel(time=0).load()
-    tracks = averaged(truth.assim.simulate_tracks(DATA[data], noise=NOISE, seed=0))
+    tracks = averaged(truth.assim.simulate_tracks(DATA[data], noise=NOISE, seed=0), CELL)
     mdt = (product.adt - product.sla).sel(REGION).where(truth[0].notnull())
     mdt = mdt.interpolate_na("longitude", fill_value="extrapolate").where(truth[0].notnull())
     here = {"longitude": tracks.longitude, "latitude": tracks.latitude}

@@ -1,0 +1,403 @@
+"""Synthetic sea level: two optimal interpolations and the neural solver, by data and by task.
+
+    OMP_NUM_THREADS=1 python benchmarks/ssh.py [--quick] [--only WORD]
+
+The truth is the sea level of two-layer quasi-geostrophic turbulence
+(`xr_spde.synthetic.turbulent_sea`), 7.2 x 7.2 degrees of cells of 0.1 degree, daily, of a seed that
+no training has seen. It is observed at 1 Hz below four altimeters (orbits of Topex, Jason-1, GFO
+and Envisat, errors of 2.5 cm), or these and a swath of 120 km (orbit of SWOT, every 6 km, errors of
+1 cm), all errors independent. All methods are given the same tracks and a first guess of zero, and
+nothing of the truth.
+
+The interpolations are on cells of 0.2 degree, from means of every pass over 0.3 degree, and are
+interpolated to the grid of the truth. "Gaussian OI, challenge" has the scales of the baseline of
+the mapping challenge, 1 degree and 7 days; "tuned" those of three lengths and three times that have
+the least error on another sea of the same kind, with its truth; both have the standard deviation of
+that sea. "SPDE-OI" is exact, with a prior of constant parameters (alpha = 4) and an error of
+representation fitted to the four altimeters of the first 20 days. "neural" are the weights that
+come with the package, applied to the tracks as they are.
+
+Mapping knows observations on both sides of a day, near real time those up to it, forecasts none of
+its last days. "persistence" is the SPDE-OI in near real time of so many days before. Scores are
+those of the mapping challenge over 42 days and the inner 6 x 6 degrees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+from _machine import answer, isolated, machine, peak_megabytes, table, write
+from _tracks import DATA, NOISE, averaged
+
+KEPT = Path(__file__).parent / ".ssh"
+"""Seas, maps and their scores: what is there and was made the same way is not made again."""
+
+SEA = {"shape": (72, 72), "days": 72, "resolution": 0.1}
+SEEDS = {"test": 910_001, "tuning": 910_002}
+SCORED = slice(15, 57)
+BORDER = 6
+TASKS = {"mapping": None, "near real time": 0, "forecast, 1 day": 1, "forecast, 2 days": 2,
+         "forecast, 3 days": 3, "forecast, 4 days": 4}  # fmt: skip
+FEW, MANY = DATA
+MAIN = ("mapping", "near real time", "forecast, 2 days", "forecast, 4 days")
+ROWS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "first guess": {FEW: ["mapping"]},
+    "Gaussian OI, challenge": {FEW: ["mapping"], MANY: ["mapping"]},
+    "Gaussian OI, tuned": {FEW: ["mapping"], MANY: MAIN},
+    "SPDE-OI": {FEW: ["mapping"], MANY: MAIN},
+    "persistence": {MANY: MAIN[2:]},
+    "neural": {FEW: tuple(TASKS), MANY: tuple(TASKS)},
+}
+"""Tasks by method and data."""
+
+CELL, COARSE = 0.3, 2
+LENGTHS, TIMES = (0.7, 1.0, 1.4), (5.0, 7.0, 10.0)
+PAST = 12
+DRAWS, MEMBERS = 12, 40
+NUMBERS = ("cpu", "peak_mb", "linearity_defect", "recalibration")
+"""Kept with maps."""
+
+
+def sea(kind: str) -> xr.DataArray:
+    """Truth (time, lat, lon)."""
+    import xr_spde
+
+    return xr_spde.synthetic.turbulent_sea(**SEA, seed=SEEDS[kind], cache=KEPT)
+
+
+def seen(kind: str, data: str) -> xr.Dataset:
+    """Tracks over it."""
+    truth = sea(kind)
+    return truth.assim.simulate_tracks(DATA[data], noise=NOISE, seed=SEEDS[kind])
+
+
+def coarse_guess(kind: str) -> xr.DataArray:
+    """Zero on the grid of the interpolations."""
+    return xr.zeros_like(sea(kind).astype(float).coarsen(lat=COARSE, lon=COARSE).mean())
+
+
+def gaussian(
+    kind: str, data: str, lead: int | None, days: slice, *, lx: float, lt: float, std: float
+) -> xr.Dataset:
+    """Interpolate with a Gaussian covariance, only for some days."""
+    guess = coarse_guess(kind).chunk(time=1)
+    maps = guess.assim.assimilate(
+        averaged(seen(kind, data), CELL), method="oi-gaussian", unusable="drop", lead=lead,
+        lx=lx, ly=lx, lt=lt, std=std, block=1,
+    )  # fmt: skip
+    with dask.config.set(scheduler="synchronous"):
+        return maps[["mean", "std"]].isel(time=days).compute()
+
+
+def tuned() -> dict[str, float]:
+    """Scales of a Gaussian covariance that suit another sea, of which the truth is known."""
+    truth = sea("tuning").astype(float)
+    std, days = float(truth.std()), slice(SCORED.start, SCORED.stop, 7)
+    right = truth.coarsen(lat=COARSE, lon=COARSE).mean().isel(time=days)
+    error = {}
+    for lx, lt in itertools.product(LENGTHS, TIMES):
+        maps = gaussian("tuning", FEW, None, days, lx=lx, lt=lt, std=std)
+        error[lx, lt] = float(((maps["mean"] - right) ** 2).mean())
+    lx, lt = min(error, key=error.__getitem__)
+    return {"lx": lx, "lt": lt, "std": std}
+
+
+def challenge() -> dict[str, float]:
+    """Scales of the baseline of the challenge."""
+    return {"lx": 1.0, "lt": 7.0, "std": float(sea("tuning").std())}
+
+
+def fitted() -> dict[str, float]:
+    """Numbers of a prior that is fitted to the altimeters of the first 20 days."""
+    tracks = averaged(seen("test", FEW), CELL)
+    tracks = tracks.isel(obs=tracks.time < sea("test").time[20])
+    grid = coarse_guess("test")[0].drop_vars("time")
+    found = tracks.ssh.assim.spde_prior(
+        grid=grid, mean=grid, obs_error=tracks.ssh_error, alpha=4, time_step=2.0,
+        unusable="drop", stderr=False,
+    )  # fmt: skip
+    names = ("length", "decay_time", "std", "obs_error")
+    return {name: float(found[name].median()) for name in names}
+
+
+def with_spde(data: str, tasks: Sequence[str], prior: Mapping[str, float]) -> dict[str, xr.Dataset]:
+    """Interpolate with the prior of an SPDE; one window gives all leads of a day."""
+    guess, tracks = coarse_guess("test"), averaged(seen("test", data), CELL)
+    tracks["ssh_error"] = np.hypot(tracks.ssh_error, prior["obs_error"])
+    plane = guess[0].drop_vars("time").drop_attrs()
+    known = xr.Dataset({k: xr.full_like(plane, prior[k]) for k in ("length", "decay_time", "std")})
+    settings = {"prior": known.assign_attrs(time_step=1.0, alpha=4), "unusable": "drop",
+                "draws": DRAWS, "seed": 0, "tol": 1e-5}  # fmt: skip
+    if tasks == ["mapping"]:
+        found = guess.assim.assimilate(tracks, **settings)[["mean", "std"]]
+        return {"mapping": found.isel(time=SCORED)}
+    leads = [TASKS[task] for task in tasks]
+    parts: dict[int, list[xr.Dataset]] = {lead: [] for lead in leads}
+    for day in range(SCORED.start - max(leads), SCORED.stop):
+        window = guess.isel(time=slice(max(0, day - PAST), day + max(leads) + 1))
+        past = tracks.isel(obs=tracks.time <= guess.time[day])
+        maps = window.assim.assimilate(past, **settings)[["mean", "std"]]
+        for lead in leads:
+            if SCORED.start <= day + lead < SCORED.stop:
+                parts[lead].append(maps.sel(time=guess.time[[day + lead]]))
+    return {task: xr.concat(parts[TASKS[task]], "time") for task in tasks}
+
+
+def neural(data: str, tasks: Sequence[str], model: str) -> dict[str, xr.Dataset]:
+    """Apply the neural solver."""
+    import xr_spde
+
+    (task,), truth = tasks, sea("test")
+    guess = xr.zeros_like(truth)
+    solver = xr_spde.assim.load_solver(model)
+    maps = guess.assim.assimilate(
+        seen("test", data), model=solver, lead=TASKS[task], n=MEMBERS, seed=0, unusable="drop"
+    )
+    kept = maps[["mean", "std"]].isel(time=SCORED)
+    names = ("linearity_defect", "recalibration")
+    found = {k: float(np.mean(maps[k] if k in maps else maps.attrs[f"xr_spde_{k}"]))
+             for k in names if k in maps or f"xr_spde_{k}" in maps.attrs}  # fmt: skip
+    return {task: kept.assign_attrs(found)}
+
+
+def make(method: str, data: str, tasks: Sequence[str], **settings: Any) -> dict[str, Any]:
+    """Map for some tasks, and keep the maps with what they cost."""
+    sea("test")  # not counted
+    began = time.process_time()
+    if method == "SPDE-OI":
+        found = with_spde(data, tasks, settings)
+    elif method == "neural":
+        found = neural(data, tasks, **settings)
+    else:
+        found = {task: gaussian("test", data, TASKS[task], SCORED, **settings) for task in tasks}
+    used = (time.process_time() - began) / len(found)
+    for task, maps in found.items():
+        kept = {k: maps.attrs[k] for k in NUMBERS if k in maps.attrs}
+        plain = maps.drop_attrs().assign_attrs(kept, cpu=used, peak_mb=peak_megabytes())
+        plain.to_netcdf(path_of(method, data, task, settings))
+    return {}
+
+
+def path_of(method: str, data: str, task: str, settings: Mapping[str, Any]) -> Path:
+    """File of maps, named after all that they depend on but the code."""
+    depends = [method, data, task, settings, SEA, SEEDS, NOISE, DATA[data],
+               [SCORED.start, SCORED.stop, CELL, COARSE, PAST, DRAWS, MEMBERS]]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+    return KEPT / f"maps_{digest}.nc"
+
+
+def once(name: str) -> dict[str, float]:
+    """Numbers that a method needs besides the tracks, kept."""
+    depends = [name, SEA, SEEDS, NOISE, CELL, COARSE, LENGTHS, TIMES, [SCORED.start, SCORED.stop]]
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+    path = KEPT / f"{name}_{digest}.json"
+    if not path.exists():
+        path.write_text(json.dumps(isolated(__file__, "numbers", name=name)))
+    return dict(json.loads(path.read_text()))
+
+
+def numbers(name: str) -> dict[str, float]:
+    """Compute them, with what it took."""
+    sea("test"), sea("tuning")
+    began = time.process_time()
+    found = {"tuned": tuned, "challenge": challenge, "fitted": fitted}[name]()
+    return found | {"cpu": time.process_time() - began}
+
+
+def settings_of(method: str, model: str) -> dict[str, Any]:
+    """Return the settings of a method, computed where they are not known yet."""
+    needs = {"Gaussian OI, challenge": ("challenge", ("lx", "lt", "std")),
+             "Gaussian OI, tuned": ("tuned", ("lx", "lt", "std")),
+             "SPDE-OI": ("fitted", ("length", "decay_time", "std", "obs_error"))}  # fmt: skip
+    if method == "neural":
+        return {"model": model}
+    name, kept = needs[method]
+    found = once(name)
+    return {k: found[k] for k in kept}
+
+
+def maps_of(method: str, data: str, task: str, model: str) -> xr.Dataset:
+    """Return maps of the scored days, made where they are not there yet."""
+    truth = sea("test").isel(time=SCORED).astype(float)
+    if method == "first guess":
+        return xr.zeros_like(truth).to_dataset(name="mean")
+    if method == "persistence":
+        settings, lead = settings_of("SPDE-OI", model), TASKS[task]
+        path = path_of("SPDE-OI", data, "near real time", settings)
+        before = xr.load_dataset(path)["mean"].shift(time=lead)
+        return before.interp(lat=truth.lat, lon=truth.lon).to_dataset(name="mean")
+    settings = settings_of(method, model)
+    path = path_of(method, data, task, settings)
+    if not path.exists():
+        tasks = [task]
+        if method == "SPDE-OI" and task != "mapping":
+            tasks = [one for one in MAIN if one != "mapping"]
+        isolated(__file__, "make", method=method, data=data, tasks=tasks, **settings)
+    maps = xr.load_dataset(path)
+    return maps.interp(lat=truth.lat, lon=truth.lon) if method != "neural" else maps
+
+
+def scores(maps: xr.Dataset) -> dict[str, float]:
+    """Scores of maps against the truth, its border and days without maps left out."""
+    inner = {"lat": slice(BORDER, -BORDER), "lon": slice(BORDER, -BORDER)}
+    there = maps["mean"].notnull().any(["lat", "lon"])
+    maps = maps.isel(inner).sel(time=there)
+    truth = sea("test").astype(float).isel(inner).sel(time=maps.time)
+    maps = maps.assign_coords(lat=truth.lat, lon=truth.lon)
+    found = maps.assim.score(truth, challenge=True)
+    result = {str(k): float(v) for k, v in found.items() if v.ndim == 0}
+    result["rmse"] = float(np.sqrt(((maps["mean"] - truth) ** 2).mean()))
+    if "std" in maps:
+        sure = maps[["mean", "std"]].assim.score(truth, uncertainty=True)
+        result |= {"crps": float(sure.crps), "spread_skill": float(sure.spread_skill),
+                   "spread": float(sure.spread), "coverage": float(sure.coverage.sel(level=0.9)),
+                   "correlation": float(sure.correlation_pearson.mean())}  # fmt: skip
+    return result | {k: float(maps.attrs[k]) for k in NUMBERS if k in maps.attrs}
+
+
+def row(method: str, data: str, task: str, one: Mapping[str, float]) -> list[Any]:
+    """Cells of the table."""
+
+    def cell(name: str, digits: int, scale: float = 1.0) -> str | None:
+        value = one.get(name, np.nan)
+        return f"{scale * value:.{digits}f}" if np.isfinite(value) else None
+
+    return [
+        method, task, data, cell("mu", 3), cell("sigma", 3), cell("lambda_x", 2),
+        cell("lambda_t", 1), cell("rmse", 2, 100.0), cell("crps", 2, 100.0),
+        cell("spread", 2, 100.0), cell("spread_skill", 2), cell("coverage", 3),
+        cell("correlation", 2), cell("linearity_defect", 3), cell("cpu", 0), cell("peak_mb", 0),
+    ]  # fmt: skip
+
+
+HEADER = ["method", "task", "observations", "mu", "sigma", "lambda_x, degrees", "lambda_t, days",
+          "RMSE, cm", "CRPS, cm", "spread, cm", "spread / error", "coverage of 90 %",
+          "correlation of error and spread", "linearity defect", "CPU s", "peak MB"]  # fmt: skip
+
+
+def wanted(found: Mapping[tuple[str, str, str], Mapping[str, float]]) -> list[list[Any]]:
+    """Return the aims, what was found and whether that reaches them."""
+    rows = []
+    order = ["neural", "SPDE-OI", "Gaussian OI, tuned"]
+    for data, (name, sign) in itertools.product(
+        DATA, (("mu", 1), ("sigma", -1), ("lambda_x", -1), ("lambda_t", -1))
+    ):
+        for better, worse in itertools.pairwise(order):
+            pair = [found.get((method, data, "mapping")) for method in (better, worse)]
+            if None not in pair:
+                values = [one[name] for one in pair]
+                rows.append([f"mapping, {data}: {name} of {better} better than of {worse}",
+                             " / ".join(f"{v:.3f}" for v in values),
+                             _word(sign * values[0] > sign * values[1])])  # fmt: skip
+    for data in DATA:
+        tasks = [found.get(("neural", data, task)) for task in MAIN]
+        if None in tasks:
+            continue
+        for name, sign in (("mu", -1), ("spread", 1)):
+            values = [one[name] for one in tasks]
+            word = _word(all(np.diff(values) * sign > 0))
+            text = f"neural, {data}: {name} {'falls' if sign < 0 else 'grows'} from task to task"
+            rows.append([text, " / ".join(f"{v:.3f}" for v in values), word])
+        for task, one in zip(MAIN, tasks, strict=True):
+            rows.append(
+                [
+                    f"neural, {data}, {task}: daily correlation above 0.3",
+                    f"{one['correlation']:.2f}",
+                    _word(one["correlation"] > 0.3),
+                ]
+            )
+            rows.append([f"neural, {data}, {task}: 90 % coverage within 0.85 and 0.95",
+                         f"{one['coverage']:.3f}",
+                         _word(0.85 <= one["coverage"] <= 0.95)])  # fmt: skip
+    return rows
+
+
+def numbers_used(methods: set[str]) -> str:
+    """Sentences on what was tuned and fitted."""
+    words = []
+    if "Gaussian OI, tuned" in methods:
+        one = once("tuned")
+        words.append(
+            f"Tuned: {one['lx']:g} degrees, {one['lt']:g} days, std "
+            f"{100 * one['std']:.1f} cm ({one['cpu']:.0f} CPU s, not counted above)."
+        )
+    if "SPDE-OI" in methods:
+        one = once("fitted")
+        words.append(
+            f"Fitted: {one['length']:.1f} km, {one['decay_time']:.1f} days, std "
+            f"{100 * one['std']:.1f} cm, error of representation "
+            f"{100 * one['obs_error']:.2f} cm ({one['cpu']:.0f} CPU s, not counted "
+            "above). Its three leads are computed together, which the CPU time is shared "
+            "by."
+        )
+    return " ".join(words)
+
+
+def _word(reached: bool) -> str:
+    return "yes" if reached else "no"
+
+
+def published() -> str:
+    """Scores of the literature, labelled as such."""
+    from xr_spde.assim.published import LEADERBOARD, NEURAL_SPDE, OCEANBENCH
+
+    def lines(given: Mapping[str, Any], *first: str) -> list[list[Any]]:
+        return [
+            [*first, name, *(f"{v:.3g}" if v < 1 else f"{v:.2f}" for v in values)]
+            for name, values in given.items()
+        ]
+
+    header = ["source", "method", "mu", "sigma", "lambda_x, degrees", "lambda_t, days"]
+    board = [one for data, given in LEADERBOARD.items()
+             for one in lines(given, f"SSH mapping challenge 2020a, {data}")]  # fmt: skip
+    board += lines(NEURAL_SPDE, "Beauchamp et al. (2025), SWOT + 4 nadirs")
+    other = ["method", "mu", "lambda isotropic, km", "lambda_x, km", "lambda_t, days"]
+    return (
+        "## Published\n\nNone of this was computed here. Gulf Stream in NATL60, 10 x 10 degrees "
+        "around a mean that is not zero: only the order of methods and the size of steps can be "
+        "compared with the table above, not the numbers.\n\n"
+        f"{table(header, board)}\n\nOceanBench, SWOT + 4 nadirs, whose spectra are others "
+        f"(not to be mixed with those above):\n\n{table(other, lines(OCEANBENCH))}"
+    )
+
+
+def main() -> None:
+    """Make what is lacking, then print and write the tables."""
+    if answer({"make": make, "numbers": numbers}):
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="interpolations of nadirs only")
+    parser.add_argument("--only", default="", help="methods with this word; nothing is written")
+    parser.add_argument("--model", default="sea-level", help="name or file of the neural solver")
+    options = parser.parse_args()
+    KEPT.mkdir(exist_ok=True)
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for method, data in itertools.product(ROWS, DATA):
+        if options.only not in method or (options.quick and (data == MANY or method == "neural")):
+            continue
+        for task in ROWS[method].get(data, ()):
+            found[method, data, task] = scores(maps_of(method, data, task, options.model))
+            print(method, data, task, found[method, data, task], flush=True)
+    rows = [row(*key, one) for key, one in found.items()]
+    notes = __doc__.split("\n\n", 2)[2].strip()
+    body = (
+        f"{machine('torch')}\n\n{notes}\n\n{table(HEADER, rows)}\n\n"
+        f"{numbers_used({key[0] for key in found})}\n\n"
+        f"## Aims\n\n{table(['aim', 'found', 'reached'], wanted(found))}\n\n{published()}"
+    )
+    write("ssh", "Synthetic sea level", "OMP_NUM_THREADS=1 python benchmarks/ssh.py", body,
+          keep=not (options.quick or options.only))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
