@@ -11,6 +11,7 @@ from torch import nn
 from xr_spde._core.errors import ParameterError, XrSpdeError, unknown
 from xr_spde.nets.statistics_net import StatisticsNet
 from xr_spde.nets.stun import STUN
+from xr_spde.nets.theta_solver import ThetaSolver
 from xr_spde.nets.unet import UNet
 from xr_spde.nets.variational import VariationalSolver
 from xr_spde.nets.vit import ViT
@@ -23,6 +24,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "stun": STUN,
     "cnn": WindowCNN,
     "4dvarnet": VariationalSolver,
+    "4dvarnet-theta": ThetaSolver,
 }
 """Classes by the name that they carry as ``architecture``; each also has ``options``."""
 
