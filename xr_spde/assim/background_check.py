@@ -71,14 +71,30 @@ class BackgroundCheck:
         """
         rows = found.canonical().matrix
         deviation = rows @ np.where(self.land, 0.0, self.std).ravel()
+        innovation = self.innovation(found, position)
+        return check_innovations(found, innovation, deviation**2, threshold=self.threshold)
+
+    def innovation(self, found: Observations, position: Float) -> Float:
+        """Observed less expected values.
+
+        Parameters
+        ----------
+        found : Observations
+            Points.
+        position : ndarray (p,)
+            Their times in steps of the series.
+
+        Returns
+        -------
+        ndarray (p,)
+        """
+        rows = found.canonical().matrix
         expected = rows @ np.where(self.land, 0.0, self.mean).ravel()
         for here, fields in self._guesses(position):
             ahead = position[here] - np.floor(position[here])
             near, far = ((rows[here] @ one.ravel()) for one in fields)
             expected[here] = near + np.where(ahead > 0.0, ahead * (far - near), 0.0)
-        return check_innovations(
-            found, found.values - expected, deviation**2, threshold=self.threshold
-        )
+        return found.values - np.asarray(expected)
 
     def _guesses(self, position: Float) -> Iterator[tuple[Any, tuple[Float, Float]]]:
         """Observations between two steps and the first guesses of both, without land."""

@@ -18,6 +18,8 @@ __all__ = ["CellSeries", "cells_from_points", "cells_of"]
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 
+_SLACK = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class CellSeries:
@@ -32,8 +34,7 @@ class CellSeries:
     step, cell : ndarray of int (p,)
         Step, and flat index in its field.
     value, variance : ndarray (p,)
-        Inverse-variance mean of the points of a cell and step, and its error variance: that of
-        independent errors.
+        Inverse-variance mean of the points of a cell and step, and its error variance.
     count : ndarray of int (p,)
         Points behind each.
     """
@@ -82,29 +83,68 @@ class CellSeries:
         return values, mask, variance
 
 
-def cells_of(points: PointSeries, steps: int, shape: tuple[int, int]) -> CellSeries:
+def cells_of(
+    points: PointSeries,
+    steps: int,
+    shape: tuple[int, int],
+    *,
+    cell: Index | None = None,
+    value: Float | None = None,
+    past: bool = False,
+) -> CellSeries:
     """Average points in their nearest cells and steps.
+
+    Means are weighted by the inverse variances of independent errors. Of errors that are correlated
+    along tracks the points of one track in a cell share one, which no mean makes smaller: it is
+    added to the variance of the mean of the track, and tracks are averaged after that.
 
     Parameters
     ----------
     points : PointSeries
-        Read with the operator "nearest".
+        Read with the operator "nearest" where `cell` is not given.
     steps : int
         Of the series.
     shape : tuple of int
         Rows and columns.
+    cell : ndarray of int (p,), optional
+        Flat index of the cell of each.
+    value : ndarray (p,), optional
+        In the place of what was observed, such as the departure from a first guess.
+    past : bool, default False
+        Leave out points after their nearest step.
 
     Returns
     -------
     CellSeries
     """
     step = np.clip(np.floor(points.position + 0.5).astype(np.intp), 0, steps - 1)
-    cell = points.rows.indices.astype(np.intp)
-    nodes = shape[0] * shape[1]
-    key, which, count = np.unique(step * nodes + cell, return_inverse=True, return_counts=True)
-    weight = np.bincount(which, 1.0 / points.variance, minlength=key.size)
-    value = np.bincount(which, points.value / points.variance, minlength=key.size) / weight
-    return CellSeries(steps, shape, key // nodes, key % nodes, value, 1.0 / weight, count)
+    kept = points.position <= step + _SLACK if past else np.ones(step.size, dtype=bool)
+    cell = points.rows.indices.astype(np.intp) if cell is None else cell
+    nodes, tracks = shape[0] * shape[1], points.tracks
+    key = (step * nodes + cell)[kept]
+    means = (points.value if value is None else value)[kept], points.variance[kept]
+    count = np.ones(key.size, dtype=np.intp)
+    if tracks is not None:
+        own, total = tracks.track[kept].astype(np.intp), int(tracks.track.max(initial=0)) + 1
+        common = tracks.share * means[1]
+        joined = _means(key * total + own, means[0], means[1] - common, count, common)
+        key, means, count = joined[0] // total, joined[1:3], joined[3]
+    key, mean, variance, count = _means(key, *means, count, np.zeros(key.size))
+    return CellSeries(steps, shape, key // nodes, key % nodes, mean, variance, count)
+
+
+def _means(
+    key: Index, value: Float, variance: Float, count: Index, common: Float
+) -> tuple[Index, Float, Float, Index]:
+    """Inverse-variance means by key, with the variance that all of a key have in common."""
+    keys, which = np.unique(key, return_inverse=True)
+    weight = 1.0 / variance
+    total = np.bincount(which, weight, minlength=keys.size)
+    mean, shared = (
+        np.bincount(which, weight * one, minlength=keys.size) / total for one in (value, common)
+    )
+    number = np.bincount(which, count, minlength=keys.size).astype(np.intp)
+    return keys, mean, 1.0 / total + shared, number
 
 
 def cells_from_points(

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Window", "map_windows", "plan_windows"]
+from xr_spde.labels.tile_map import deferred
+
+__all__ = ["Window", "joined", "map_windows", "plan_windows", "steps_of"]
 
 
 @dataclass(frozen=True)
@@ -118,3 +120,73 @@ def map_windows(
             piece = da.from_delayed(part, shape(size), dtype=np.float64)
             pieces[name].append(piece.astype(dtype))
     return {name: da.concatenate(pieces[name], axis=axis) for name, (_, axis, _) in output.items()}
+
+
+def steps_of(array: Any) -> Callable[[int, int], Any]:
+    """Return a function that gives some steps of a series.
+
+    Parameters
+    ----------
+    array : array (steps, ny, nx)
+        Numpy or dask.
+
+    Returns
+    -------
+    callable
+        Of the first step and the one after the last; an array, or a task that puts it together
+        from the chunks, so that several readers of a chunk compute it once.
+    """
+    if isinstance(array, np.ndarray):
+        return lambda start, stop: array[start:stop]
+    whole = array.rechunk({axis: -1 for axis in range(1, array.ndim)})
+    chunks = whole.to_delayed(optimize_graph=False).ravel()
+    edges = np.cumsum([0, *whole.chunks[0]])
+
+    def read(start: int, stop: int) -> Any:
+        first = int(np.searchsorted(edges, start, side="right")) - 1
+        last = max(first + 1, int(np.searchsorted(edges, stop)))
+        parts, offset = list(chunks[first:last]), int(edges[first])
+        return deferred(_steps, True)(parts, slice(start - offset, stop - offset))
+
+    return read
+
+
+def _steps(parts: Sequence[NDArray[Any]], wanted: slice) -> NDArray[Any]:
+    return np.ascontiguousarray(np.concatenate(list(parts))[wanted])
+
+
+def joined(
+    pieces: Sequence[Any],
+    shapes: Sequence[tuple[int, ...]],
+    axis: int,
+    dtype: DTypeLike,
+    lazy: bool,
+) -> Any:
+    """Join pieces along an axis.
+
+    Parameters
+    ----------
+    pieces : sequence of array or task
+        One after the other.
+    shapes : sequence of tuple
+        Of the pieces.
+    axis : int
+        Along which.
+    dtype : dtype
+        Of the result.
+    lazy : bool
+        Whether the pieces are tasks.
+
+    Returns
+    -------
+    array
+    """
+    if not lazy:
+        return np.concatenate(list(pieces), axis=axis).astype(dtype, copy=False)
+    import dask.array as da
+
+    parts = [
+        da.from_delayed(piece, shape, dtype=np.float64).astype(dtype)
+        for piece, shape in zip(pieces, shapes, strict=True)
+    ]
+    return da.concatenate(parts, axis=axis)

@@ -1,0 +1,322 @@
+"""One window of maps by a neural solver: what lazy tasks compute.
+
+All fields here are canonical, and in units of the scale of the anomalies unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_spde._core.errors import ParameterError
+from xr_spde.assim.neural_cells import CellSeries, cells_of
+from xr_spde.assim.neural_theta import symmetric
+from xr_spde.assim.rows import Positions
+from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries
+from xr_spde.assim.windows import spacetime_rows
+from xr_spde.labels.grid import Grid
+from xr_spde.labels.patch_map import PatchPlan
+from xr_spde.labels.window_blend import Block, Span
+
+__all__ = ["Cells", "CellsTask", "Context", "Seen", "blended", "gathered", "scale_of"]
+
+Array = NDArray[np.float32]
+Float = NDArray[np.float64]
+Flag = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Observed cells of some steps.
+
+    Attributes
+    ----------
+    full : CellSeries
+        With all points whose nearest step it is.
+    past : CellSeries
+        Without those that come after their step.
+    """
+
+    full: CellSeries
+    past: CellSeries
+
+
+@dataclass(frozen=True, eq=False)
+class CellsTask:
+    """Turns observations of some steps into departures from the first guess on cells.
+
+    Attributes
+    ----------
+    observed : PointSeries or GriddedSeries
+        Whose nearest step is one of these.
+    grid : Grid
+        Of the fields.
+    land : ndarray (ny, nx) of bool
+        Canonical.
+    steps : int
+        Of the series.
+    first : int
+        First step of the first guess that comes with the call.
+    causal : bool
+        Whether `Cells.past` is needed.
+    """
+
+    observed: PointSeries | GriddedSeries
+    grid: Grid
+    land: Flag
+    steps: int
+    first: int
+    causal: bool
+
+    def __call__(self, guess: Any = None, observed: Any = None, error: Any = None) -> Cells:
+        """Average in cells.
+
+        Raises
+        ------
+        ParameterError
+            For a first guess that is NaN off land.
+        """
+        given = {k: v for k, v in (("observed", observed), ("error", error)) if v is not None}
+        points = self.observed.points(**given)
+        j, i = Positions.of(self.grid, points.y, points.x).cells()
+        value = points.value
+        if guess is not None and value.size:
+            fields = self._finite(guess)
+            rows = spacetime_rows(points.rows, points.position - self.first, len(fields))
+            value = value - rows @ fields.ravel()
+        cell = j * self.grid.nx + i
+        full, past = (
+            cells_of(points, self.steps, self.grid.shape, cell=cell, value=value, past=past)
+            for past in (False, self.causal)
+        )
+        return Cells(full, past)
+
+    def _finite(self, guess: Any) -> Float:
+        fields = self.grid.to_canonical(np.asarray(guess, dtype=np.float64))
+        fields = np.where(self.land, 0.0, fields)
+        bad = ~np.isfinite(fields)
+        if bad.any():
+            raise ParameterError(
+                f"the first guess has {int(bad.sum())} values off land that are NaN or infinite, "
+                f"the first at time {self.first + int(np.argmax(bad.any(axis=(1, 2))))} (counted "
+                "from 0); land is where it is NaN at its first time: fill the others"
+            )
+        return fields
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a window knows of its observations.
+
+    Attributes
+    ----------
+    cells : tuple of Cells
+        Of all steps of the window.
+    scale : float
+        Of the anomalies, in units of the observations.
+    """
+
+    cells: tuple[Cells, ...]
+    scale: float
+
+
+def gathered(cells: Sequence[Cells], scale: float) -> Seen:
+    """Put together what a window knows.
+
+    Parameters
+    ----------
+    cells : sequence of Cells
+        Of all its steps.
+    scale : float
+        Of the anomalies.
+
+    Returns
+    -------
+    Seen
+    """
+    return Seen(tuple(cells), scale)
+
+
+def scale_of(model: Any, cells: Sequence[Cells], until: int | None = None) -> float:
+    """By what anomalies are divided.
+
+    Parameters
+    ----------
+    model : NeuralSolver
+        Says it.
+    cells : sequence of Cells
+        Of the series.
+    until : int, optional
+        Last step whose observations count, and of these none that came later.
+
+    Returns
+    -------
+    float
+    """
+    parts = [(one.full, np.ones(one.full.step.size, dtype=bool)) for one in cells]
+    if until is not None:
+        parts = [(one.full, one.full.step < until) for one in cells]
+        parts += [(one.past, one.past.step == until) for one in cells]
+    value = np.concatenate([one.value[kept] for one, kept in parts])
+    variance = np.concatenate([one.variance[kept] for one, kept in parts])
+    return float(model.scale_for(value, variance))
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What all windows share; shipped once.
+
+    Attributes
+    ----------
+    model : NeuralSolver
+        Its `solve` is used.
+    plan : PatchPlan
+        Of the plane.
+    sea : ndarray (ny, nx) of bool
+        Canonical.
+    least : int
+        Least side of what the solver is given; smaller planes are extended by land.
+    """
+
+    model: Any
+    plan: PatchPlan
+    sea: Flag
+    least: int
+
+    def batch(
+        self, seen: Seen, span: Span, numbers: Sequence[int]
+    ) -> tuple[Array, Flag, Array, Flag]:
+        """Return what the solver sees of some patches.
+
+        Parameters
+        ----------
+        seen : Seen
+            Observations.
+        span : Span
+            Window.
+        numbers : sequence of int
+            Of the patches.
+
+        Returns
+        -------
+        obs, mask, variance : ndarray (B, T, side_y, side_x)
+        sea : ndarray (B, side_y, side_x) of bool
+        """
+        band = self.plan.band(numbers)
+        columns, steps = slice(0, self.plan.shape[1]), span.stop - span.first
+        rows = band.stop - band.start
+        obs, variance = (np.zeros((steps, rows, columns.stop), np.float32) for _ in range(2))
+        mask = np.zeros(obs.shape, dtype=bool)
+        for cells in seen.cells:
+            parts = [(cells.full, span.until)]
+            if cells.past is not cells.full and span.until < span.stop - 1 + (span.until >= 0):
+                parts = [(cells.full, span.until - 1), (_at(cells.past, span.until), span.until)]
+            for part, until in parts:
+                values, known, error = part.dense(span.first, span.stop, band, columns, until)
+                obs[known] = (values / seen.scale)[known]
+                variance[known] = (error / seen.scale**2)[known]
+                mask |= known
+        cut = [np.stack([self._cut(a, n, band.start) for n in numbers])
+               for a in (obs, mask, np.where(mask, variance, 1.0), self.sea[band])]  # fmt: skip
+        return cut[0], cut[1], cut[2].astype(np.float32), cut[3]
+
+    def _cut(self, array: NDArray[Any], number: int, top: int) -> NDArray[Any]:
+        cut = self.plan.cut(array, number, top)
+        short = [(0, max(0, self.least - n)) for n in cut.shape[-2:]]
+        return np.pad(cut, [(0, 0)] * (cut.ndim - 2) + short)
+
+    def solve(
+        self, seen: Seen, span: Span, numbers: Sequence[int], parameters: bool
+    ) -> dict[str, Any]:
+        """Estimate the fields of a window on some patches.
+
+        Parameters
+        ----------
+        seen : Seen
+            Observations.
+        span : Span
+            Window.
+        numbers : sequence of int
+            Of the patches.
+        parameters : bool
+            Whether those of the prior are wanted too.
+
+        Returns
+        -------
+        dict
+            "mean" (T, rows, nx) and "theta" (7, S, rows, nx): weighted sums over the patches on the
+            rows that they cover; "top", the first of these.
+        """
+        top = self.plan.band(numbers).start
+        mean, theta = self.model.solve(*self.batch(seen, span, numbers))
+        found = {"top": top, "mean": self.weighted(mean, numbers)}
+        if parameters:
+            if theta is None:
+                raise ParameterError(
+                    "parameters=True needs a solver of parameters, and this one has none; train it "
+                    'with theta="two-stage" or "joint", or leave parameters out'
+                )
+            found["theta"] = self.weighted(symmetric(np.moveaxis(theta, 1, 0)).swapaxes(0, 1),
+                                           numbers)  # fmt: skip
+        return found
+
+    def weighted(self, fields: NDArray[Any], numbers: Sequence[int]) -> Array:
+        """Weighted sum of the fields of patches (B, ..., side_y, side_x) on the rows they cover."""
+        band, (side_y, side_x) = self.plan.band(numbers), self.plan.side
+        size = (*fields.shape[1:-2], band.stop - band.start, self.plan.shape[1])
+        out = np.zeros(size, dtype=np.float32)
+        for field, number in zip(fields, numbers, strict=True):
+            self.plan.add(out, field[..., :side_y, :side_x], number, band.start)
+        return out
+
+    def whole(self, parts: Sequence[Mapping[str, Any]], name: str) -> Array:
+        """Sum of the weighted fields of all groups of patches (..., ny, nx)."""
+        shape = self.plan.shape
+        first: Array = parts[0][name]
+        if len(parts) == 1 and first.shape[-2:] == shape:
+            return first
+        out = np.zeros((*first.shape[:-2], *shape), dtype=np.float32)
+        for part in parts:
+            field = part[name]
+            out[..., part["top"] : part["top"] + field.shape[-2], :] += field
+        return out
+
+
+def _at(cells: CellSeries, step: int) -> CellSeries:
+    """Keep the cells of one step."""
+    low, high = np.searchsorted(cells.step, [step, step + 1])
+    names = ("step", "cell", "value", "variance", "count")
+    return CellSeries(cells.steps, cells.shape, *(getattr(cells, n)[low:high] for n in names))
+
+
+def blended(
+    block: Block, spans: Sequence[Span], fields: Sequence[Array], scales: Sequence[float] | None
+) -> Float:
+    """Join what windows say about the steps of a block.
+
+    Parameters
+    ----------
+    block : Block
+        Steps and weights.
+    spans : sequence of Span
+        Its windows.
+    fields : sequence of ndarray (..., T, ny, nx)
+        Of these; T may be 1 where nothing changes within a window.
+    scales : sequence of float or None
+        By which they are multiplied.
+
+    Returns
+    -------
+    ndarray (..., stop - start, ny, nx)
+    """
+    total: Any = 0.0
+    for k, (span, field) in enumerate(zip(spans, fields, strict=True)):
+        steps = slice(block.start - span.first, block.stop - span.first)
+        part = field if field.shape[-3] == 1 else field[..., steps, :, :]
+        weights = block.weights[k] * (1.0 if scales is None else scales[k])
+        total = total + weights[:, None, None] * part
+    return np.asarray(total)

@@ -1,0 +1,76 @@
+"""Run a trained variational solver on arrays: threads, device, batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xr_spde._core.options import get_option
+from xr_spde.nets.inference import single_thread
+from xr_spde.nets.variational_window import Window
+
+__all__ = ["run_window"]
+
+Array = NDArray[np.float32]
+
+
+def run_window(
+    solver: nn.Module,
+    theta_solver: nn.Module | None,
+    obs: NDArray[Any],
+    mask: NDArray[np.bool_],
+    variance: NDArray[Any],
+    sea: NDArray[np.bool_],
+    theta: NDArray[Any] | None = None,
+    *,
+    parameters: bool = True,
+) -> tuple[Array, Array | None]:
+    """Estimate the fields of a batch of windows, on one thread.
+
+    Parameters
+    ----------
+    solver : Module
+        `xr_spde.nets.variational.VariationalSolver`.
+    theta_solver : Module or None
+        `xr_spde.nets.theta_solver.ThetaSolver`.
+    obs, mask, variance : ndarray (B, T, ny, nx)
+        Observed anomalies, where there is one, and variances of their errors, normalised; what
+        stands where nothing is observed never matters.
+    sea : ndarray (B, ny, nx) of bool
+        False on land.
+    theta : ndarray (B, 8, S, ny, nx), optional
+        Parameters of the prior that the solver is to use.
+    parameters : bool, default True
+        Whether to estimate parameters, where none are given.
+
+    Returns
+    -------
+    mean : ndarray (B, T, ny, nx) of float32
+    theta : ndarray (B, 8, S, ny, nx) of float32, or None
+        Those given; else estimated from the observations and the mean, where there is a network
+        for it.
+    """
+    device = "cuda" if get_option("device") == "cuda" else "cpu"
+    window = Window(
+        _tensor(obs), torch.from_numpy(np.ascontiguousarray(mask)), _tensor(variance),
+        torch.from_numpy(np.ascontiguousarray(sea)),
+    ).to(device)  # fmt: skip
+    given = None if theta is None else _tensor(theta).to(device)
+    nets = [net.to(device) for net in (solver, theta_solver) if net is not None]
+    with single_thread(), torch.no_grad():
+        mean = nets[0](window, given)
+        if given is None and parameters and theta_solver is not None:
+            given = nets[1](window, mean)
+    return _array(mean), None if given is None else _array(given)
+
+
+def _tensor(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _array(values: Tensor) -> Array:
+    return np.asarray(values.float().cpu().numpy(), dtype=np.float32)
