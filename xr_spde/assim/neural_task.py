@@ -80,6 +80,11 @@ class CellsTask:
         ParameterError
             For a first guess that is NaN off land.
         """
+        if not self.observed.position.size:
+            none = np.zeros(0, dtype=np.intp)
+            shape, empty = self.grid.shape, np.zeros(0)
+            series = CellSeries(self.steps, shape, none, none, empty, empty, none)
+            return Cells(series, series)
         given = {k: v for k, v in (("observed", observed), ("error", error)) if v is not None}
         points = self.observed.points(**given)
         j, i = Positions.of(self.grid, points.y, points.x).cells()
@@ -89,11 +94,11 @@ class CellsTask:
             rows = spacetime_rows(points.rows, points.position - self.first, len(fields))
             value = value - rows @ fields.ravel()
         cell = j * self.grid.nx + i
-        full, past = (
-            cells_of(points, self.steps, self.grid.shape, cell=cell, value=value, past=past)
-            for past in (False, self.causal)
-        )
-        return Cells(full, past)
+        shape = self.grid.shape
+        full = cells_of(points, self.steps, shape, cell=cell, value=value)
+        if not self.causal:
+            return Cells(full, full)
+        return Cells(full, cells_of(points, self.steps, shape, cell=cell, value=value, past=True))
 
     def _finite(self, guess: Any) -> Float:
         fields = self.grid.to_canonical(np.asarray(guess, dtype=np.float64))
@@ -174,6 +179,8 @@ class Context:
     ----------
     model : NeuralSolver
         Its `solve` is used.
+    grid : Grid
+        Of the plane.
     plan : PatchPlan
         Of the plane.
     sea : ndarray (ny, nx) of bool
@@ -183,9 +190,16 @@ class Context:
     """
 
     model: Any
+    grid: Grid
     plan: PatchPlan
     sea: Flag
     least: int
+
+    @property
+    def alpha(self) -> int:
+        """Power of the prior."""
+        told = getattr(self.model, "alpha", None)
+        return int(self.model.solver.options["alpha"] if told is None else told)
 
     def batch(
         self, seen: Seen, span: Span, numbers: Sequence[int]
@@ -213,12 +227,12 @@ class Context:
         mask = np.zeros(obs.shape, dtype=bool)
         for cells in seen.cells:
             parts = [(cells.full, span.until)]
-            if cells.past is not cells.full and span.until < span.stop - 1 + (span.until >= 0):
+            if span.causal:
                 parts = [(cells.full, span.until - 1), (_at(cells.past, span.until), span.until)]
             for part, until in parts:
                 values, known, error = part.dense(span.first, span.stop, band, columns, until)
-                obs[known] = (values / seen.scale)[known]
-                variance[known] = (error / seen.scale**2)[known]
+                obs[known] = values[known] / seen.scale
+                variance[known] = error[known] / seen.scale**2
                 mask |= known
         cut = [np.stack([self._cut(a, n, band.start) for n in numbers])
                for a in (obs, mask, np.where(mask, variance, 1.0), self.sea[band])]  # fmt: skip
@@ -284,6 +298,11 @@ class Context:
             field = part[name]
             out[..., part["top"] : part["top"] + field.shape[-2], :] += field
         return out
+
+    def stored(self, fields: Float) -> Float:
+        """Fields (..., ny, nx) as stored, NaN on land."""
+        found = np.where(self.sea, fields, np.nan)
+        return np.ascontiguousarray(self.grid.from_canonical(found))
 
 
 def _at(cells: CellSeries, step: int) -> CellSeries:

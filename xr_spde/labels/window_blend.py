@@ -1,4 +1,4 @@
-"""Windows of a fixed number of steps over a series of any length, and how their steps are joined."""
+"""Windows of one length over a series of any length, and how their steps are joined."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Span:
         First step that is kept.
     until : int
         Last step that may be observed.
+    causal : bool
+        Whether nothing may be known from after that step, be it nearest to it.
     """
 
     index: int
@@ -34,6 +36,7 @@ class Span:
     stop: int
     start: int
     until: int
+    causal: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +90,7 @@ def plan_spans(steps: int, window: int, stride: int, *, lead: int | None = None)
     [(-4, 1, 0, -1), (-3, 2, 1, 0)]
     """
     if lead is not None:
-        return [Span(k, k + 1 - window, k + 1, k, k - lead) for k in range(steps)]
+        return [Span(k, k + 1 - window, k + 1, k, k - lead, True) for k in range(steps)]
     if steps <= window:
         first = -((window - steps) // 2)
         return [Span(0, first, first + window, max(first, 0), steps - 1)]

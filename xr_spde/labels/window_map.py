@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from xr_spde.labels.tile_map import deferred
 
-__all__ = ["Window", "joined", "map_windows", "plan_windows", "steps_of"]
+__all__ = ["Window", "joined", "map_windows", "plan_windows", "shared", "steps_of"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def steps_of(array: Any) -> Callable[[int, int], Any]:
     """
     if isinstance(array, np.ndarray):
         return lambda start, stop: array[start:stop]
-    whole = array.rechunk({axis: -1 for axis in range(1, array.ndim)})
+    whole = array.rechunk(dict.fromkeys(range(1, array.ndim), -1))
     chunks = whole.to_delayed(optimize_graph=False).ravel()
     edges = np.cumsum([0, *whole.chunks[0]])
 
@@ -190,3 +190,24 @@ def joined(
         for piece, shape in zip(pieces, shapes, strict=True)
     ]
     return da.concatenate(parts, axis=axis)
+
+
+def shared(obj: Any, lazy: bool) -> Any:
+    """Return an object that many tasks use and that a graph holds once.
+
+    Parameters
+    ----------
+    obj : object
+        Any; not looked into.
+    lazy : bool
+        Whether there is a graph.
+
+    Returns
+    -------
+    object or task
+    """
+    if not lazy:
+        return obj
+    import dask
+
+    return dask.delayed(obj, pure=False, traverse=False)

@@ -43,9 +43,9 @@ def run_window(
     sea : ndarray (B, ny, nx) of bool
         False on land.
     theta : ndarray (B, 8, S, ny, nx), optional
-        Parameters of the prior that the solver is to use.
+        Parameters of the prior, for a solver that reads them; estimated by default.
     parameters : bool, default True
-        Whether to estimate parameters, where none are given.
+        Whether to estimate parameters that the solver does not read.
 
     Returns
     -------
@@ -60,11 +60,12 @@ def run_window(
         torch.from_numpy(np.ascontiguousarray(sea)),
     ).to(device)  # fmt: skip
     given = None if theta is None else _tensor(theta).to(device)
-    nets = [net.to(device) for net in (solver, theta_solver) if net is not None]
+    net, reads = solver.to(device).eval(), bool(solver.options["parameters"])  # type: ignore[index]
     with single_thread(), torch.no_grad():
-        mean = nets[0](window, given)
-        if given is None and parameters and theta_solver is not None:
-            given = nets[1](window, mean)
+        mean = net(window, given if reads else None)
+        if given is None and theta_solver is not None and (parameters or reads):
+            given = theta_solver.to(device).eval()(window, mean)
+            mean = net(window, given) if reads else mean
     return _array(mean), None if given is None else _array(given)
 
 
