@@ -39,6 +39,7 @@ class AssimAccessor(Generic[Obj]):
         *,
         method: str = "auto",
         prior: xr.Dataset | None = None,
+        model: Any = None,
         dim: str | None = None,
         obs_error: Any = None,
         localization: float | None = None,
@@ -74,12 +75,15 @@ class AssimAccessor(Generic[Obj]):
         ----------
         obs : DataArray, Dataset, Observations, or mapping of str to these
             Gridded with NaN, or points along one dimension; by variable where there are several.
-            With ``prior=`` it may be left out: the object then is the observations.
+            With ``prior=`` or ``model=`` it may be left out: the object then is the observations.
         method : {"auto", "letkf", "etkf", ..., "oi", "oi-gaussian"}
             "auto" is "letkf" for ensembles and "oi", exact conditioning, for parameters and
-            priors; "oi-gaussian" is the baseline of the mapping challenges.
+            priors; "oi-gaussian" is the baseline of the mapping challenges, and "4dvarnet" needs
+            ``model=``.
         prior : Dataset, optional
             Of a field in space and time, as `spde_prior` returns it.
+        model : NeuralSolver, str or path, optional
+            A trained solver of maps in space and time, such as "sea-level".
         dim : str, optional
             Dimension of the members.
         obs_error : float, array_like, AlongTrack, ErrorModel or mapping, optional
@@ -111,7 +115,9 @@ class AssimAccessor(Generic[Obj]):
             Names of the horizontal axes.
         **mapping
             Of maps in space and time (``times``, ``lead``, ``block``, ``halo``, ``draws``, ``tol``,
-            ``lx``, ``ly``, ``lt``, ``std``); see `xr_spde.assim.mapping.interpolate`.
+            ``lx``, ``ly``, ``lt``, ``std``); see `xr_spde.assim.mapping.interpolate`. Of a solver:
+            ``times``, ``like``, ``lead``, ``stride``, ``patch``, ``overlap``, ``draws``,
+            ``parameters``, ``recalibrate``; see `xr_spde.assim.neural_apply.apply_solver`.
 
         Returns
         -------
@@ -126,6 +132,7 @@ class AssimAccessor(Generic[Obj]):
             obs,
             method=method,
             prior=prior,
+            model=model,
             dim=dim,
             obs_error=obs_error,
             localization=localization,

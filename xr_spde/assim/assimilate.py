@@ -22,6 +22,7 @@ from xr_spde.assim.inflation import Adaptive, check_inflation, check_share
 from xr_spde.assim.kriging import condition
 from xr_spde.assim.localization import TAPERS, check_radius
 from xr_spde.assim.mapping import MAPPINGS, interpolate
+from xr_spde.assim.neural_apply import NEURAL, apply_solver
 from xr_spde.assim.observations import Observations
 from xr_spde.assim.update import Settings, smallest_step
 from xr_spde.labels.grid import Grid
@@ -31,7 +32,7 @@ from xr_spde.models import Buffer
 
 __all__ = ["METHODS", "assimilate"]
 
-METHODS = ("auto", "letkf", *FILTERS, "oi", "oi-gaussian")
+METHODS = ("auto", "letkf", *FILTERS, "oi", "oi-gaussian", NEURAL)
 """Methods by name."""
 
 Given = xr.DataArray | xr.Dataset | Observations
@@ -51,6 +52,7 @@ def assimilate(
     *,
     method: str = "auto",
     prior: xr.Dataset | None = None,
+    model: Any = None,
     dim: str | None = None,
     obs_error: Any = None,
     localization: float | None = None,
@@ -95,13 +97,16 @@ def assimilate(
         `xr_spde.assim.observations.read_observations`. For an ensemble of several variables, named
         like the one that was observed, or a mapping by name. Read at once.
     method : {"auto", "letkf", "etkf", "denkf", "enkf", "serial", "senkf", "etkf-q", "oi", \
-            "oi-gaussian"}
+            "oi-gaussian", "4dvarnet"}
         "auto" is "letkf" for ensembles, the only one that is localised; the others are global
         (:mod:`xr_spde.assim.filters`) and belong to ensembles with more members than the fields
         have degrees of freedom. Parameters and priors know "oi"; "oi-gaussian" is the baseline of
-        the mapping challenges.
+        the mapping challenges; "4dvarnet" is that of a ``model=``.
     prior : Dataset, optional
         Of a field in space and time.
+    model : NeuralSolver, str or path, optional
+        A trained solver, such as `xr_spde.assim.load_solver` returns it, or its name; see
+        `xr_spde.assim.neural_apply.apply_solver` for its arguments and what is returned.
     dim : str, optional
         Dimension of the members.
     obs_error : float, array_like, AlongTrack, ErrorModel or mapping, optional
@@ -141,7 +146,8 @@ def assimilate(
     **mapping
         Of maps in space and time: ``times``, ``lead``, ``block``, ``halo``, ``draws``, ``tol``,
         ``lx``, ``ly``, ``lt``, ``std``; see `xr_spde.assim.mapping.interpolate`, which also says
-        what is returned then.
+        what is returned then. Of a solver: ``times``, ``like``, ``lead``, ``stride``, ``patch``,
+        ``overlap``, ``draws``, ``parameters``, ``recalibrate``.
 
     Returns
     -------
@@ -200,12 +206,14 @@ def assimilate(
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     given = locals()
+    if model is not None or method == NEURAL:
+        return _solved(obj, obs, given)
     if prior is not None or method == "oi-gaussian" or is_prior(obj):
         return _mapped(obj, obs, given)
     if mapping:
         raise ParameterError(
             f"{', '.join(mapping)}: no argument for ensembles and parameters; maps in space and "
-            "time need prior="
+            "time need prior= or model="
         )
     if obs is None:
         raise ParameterError("obs is missing; expected observations, or prior= beside them")
@@ -250,11 +258,53 @@ def _mapped(obj: Any, obs: Any, given: dict[str, Any]) -> xr.Dataset:
     _refuse(given, {k: v for k, v in foreign.items() if k not in names}, exact=True)
     own = {name: given[name] for name in (*names, "prior", "seed", "threshold", "x", "y")}
     settings = {**given["reading"], **own, **given["mapping"]}
-    known = set(inspect.signature(interpolate).parameters)
+    _refuse_unknown(interpolate, settings)
+    return interpolate(obj, obs, method=method, **settings)
+
+
+_OF_READING = {"operator": "auto", "footprint": None}
+
+
+def _solved(obj: Any, obs: Any, given: dict[str, Any]) -> xr.Dataset:
+    """Map with a trained solver."""
+    model, method = given["model"], given["method"]
+    if model is None:
+        raise ParameterError(
+            f'method="{NEURAL}" needs model=, a trained solver; fit one with truth.assim.fit(), or '
+            'type model="sea-level" for the one that comes with the package'
+        )
+    if method not in ("auto", NEURAL):
+        raise ParameterError(
+            f'method={method!r} and model= were given; a trained solver is method="{NEURAL}": '
+            "leave one of the two out"
+        )
+    if given["prior"] is not None or is_prior(obj):
+        raise ParameterError(
+            "a prior and a trained solver were given, which brings its own; leave prior= or model= "
+            "out"
+        )
+    foreign = {**_ENSEMBLE, **_EXACT, **_OF_READING}
+    kept = ("n", "dtype")
+    found = [k for k, usual in foreign.items() if k not in kept and given[k] is not usual]
+    found = [k for k in found if given[k] != foreign[k]]
+    if found:
+        raise ParameterError(
+            f"{', '.join(found)}: no argument of a trained solver, which maps means of cells; "
+            "leave out"
+        )
+    reading = {k: v for k, v in given["reading"].items() if k not in _OF_READING}
+    own = {name: given[name] for name in (*kept, "model", "seed", "threshold", "x", "y")}
+    settings = {**reading, **own, **given["mapping"]}
+    _refuse_unknown(apply_solver, settings)
+    return apply_solver(obj, obs, **settings)
+
+
+def _refuse_unknown(function: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    """Refuse arguments that a function does not have."""
+    known = set(inspect.signature(function).parameters)
     wrong = sorted(set(settings) - known)
     if wrong:
         raise unknown("argument", wrong[0], sorted(known))
-    return interpolate(obj, obs, method=method, **settings)
 
 
 def _refuse(given: Mapping[str, Any], foreign: Mapping[str, Any], *, exact: bool) -> None:

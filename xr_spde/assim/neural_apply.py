@@ -23,7 +23,10 @@ from xr_spde.labels.patch_map import PatchPlan, plan_axis
 from xr_spde.labels.window_blend import plan_blocks, plan_spans
 from xr_spde.labels.window_map import joined
 
-__all__ = ["apply_solver"]
+__all__ = ["NEURAL", "apply_solver"]
+
+NEURAL = "4dvarnet"
+"""Name of the method."""
 
 PATCH, OVERLAP = 256, 48
 """Cells of a side of a patch, and of what neighbours share, where nothing else is asked for."""
@@ -48,7 +51,10 @@ def apply_solver(
     stride: int | Literal["auto"] = "auto",
     patch: int | Literal["auto"] = "auto",
     overlap: int | Literal["auto"] = "auto",
+    n: int = 0,
+    draws: int = 0,
     parameters: bool = False,
+    recalibrate: bool = True,
     seed: Seed = None,
     unusable: str = "raise",
     value: str | None = None,

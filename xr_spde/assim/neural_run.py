@@ -196,5 +196,5 @@ def _physical(
     fields = theta.copy()
     fields[1] *= (block.weights.T @ scales)[:, None, None]
     size_y, size_x = context.grid.cell_size()
-    maps = physical_maps(fields, size_y, size_x, step=step, alpha=context.alpha)
+    maps = physical_maps(fields, size_y, size_x, step=step, alpha=context.alpha, land=~context.sea)
     return {name: context.stored(value) for name, value in maps.items()}

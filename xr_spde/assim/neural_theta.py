@@ -1,8 +1,8 @@
 r"""Parameters of the prior that a network estimated: joined between windows, and in km and days.
 
 A network counts in cells and steps, both equal to one: ``dx/dt + (kappa^2 + m . grad - div H
-grad)^(alpha/2) x = tau z`` with ``H = gamma I + beta v v'``. The direction v has no sign, so windows
-and patches are averaged in H itself.
+grad)^(alpha/2) x = tau z`` with ``H = gamma I + beta v v'``. The direction v has no sign, so
+windows and patches are averaged in H itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_spde.fields.spde import SpdeParameters
+from xr_spde.fields.grid_units import from_grid_units
 from xr_spde.fields.spde_physical import to_physical
 
 __all__ = ["MAPS", "physical_maps", "symmetric", "with_directions"]
@@ -74,7 +74,13 @@ def with_directions(fields: NDArray[Any]) -> NDArray[Any]:
 
 
 def physical_maps(
-    fields: NDArray[Any], size_y: Float, size_x: Float, *, step: float, alpha: int
+    fields: NDArray[Any],
+    size_y: Float,
+    size_x: Float,
+    *,
+    step: float,
+    alpha: int,
+    land: NDArray[np.bool_],
 ) -> dict[str, Float]:
     """Express joined parameters in km and days.
 
@@ -89,25 +95,20 @@ def physical_maps(
         Days.
     alpha : {2, 4}
         Power of the prior.
+    land : ndarray (ny, nx) of bool
+        Where nothing is known.
 
     Returns
     -------
     dict of str to ndarray (steps, ny, nx)
         Those of :data:`MAPS`.
     """
-    kappa, tau, m1, m2, v1, v2, gamma, _ = with_directions(np.asarray(fields, dtype=np.float64))
-    dy, dx = size_y[:, None], size_x[:, None]
-    # A^(alpha/2) is a rate: per day it is that per step, divided by the length of a step
-    slower = step ** (-2.0 / alpha)
-    stretched = np.stack([kappa, tau, m1 * dx, m2 * dy, (gamma + v1**2) * dx**2,
-                          (gamma + v2**2) * dy**2, v1 * v2 * dx * dy])  # fmt: skip
-    one = with_directions(stretched)
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing is known on land
-        p = to_physical(SpdeParameters(
-            kappa=one[0] * np.sqrt(slower), tau=one[1], m1=one[2] * slower, m2=one[3] * slower,
-            v1=one[4], v2=one[5], gamma=one[6] * slower, beta=one[7] * slower), alpha)  # fmt: skip
+    theta = with_directions(np.asarray(fields, dtype=np.float64))
+    dx, dy = size_x[:, None], size_y[:, None]
+    found = from_grid_units(theta, dx=dx, dy=dy, dt=step, alpha=alpha, land=land)
+    p = to_physical(found, alpha)
     return {
         "theta_length": p.longest / _KM, "theta_length_across": p.shortest / _KM,
         "theta_angle": p.angle, "theta_decay_time": p.time, "theta_u": p.u / _DAY,
-        "theta_v": p.v / _DAY, "theta_tau": tau * np.sqrt(dy * dx / step) / _KM,
+        "theta_v": p.v / _DAY, "theta_tau": found.tau / _KM,
     }  # fmt: skip
