@@ -10,7 +10,8 @@ from scipy.special import ndtr, ndtri
 
 from xr_spde.assim import score
 from xr_spde.assim.ensemble_score import uncertainty_scores
-from xr_spde.assim.spread_summary import gaussian_crps, rank_test
+from xr_spde.assim.spread_summary import rank_test
+from xr_spde.assim.verification import gaussian_crps
 from xr_spde.errors import ParameterError, SchemaError
 
 DIMS = ("time", "y", "x")

@@ -114,6 +114,44 @@ class AssimFigures:
             y=y,
         )
 
+    def spread(
+        self,
+        truth: xr.DataArray,
+        *,
+        time: Any = None,
+        axes: Sequence[Axes] | None = None,
+        figsize: tuple[float, float] | None = None,
+        x: str | None = None,
+        y: str | None = None,
+        **settings: Any,
+    ) -> Figure:
+        """Draw the error beside the spread, the error by classes of it, and the ranks of the truth.
+
+        Parameters
+        ----------
+        truth : DataArray (time, Y, X)
+            On the grid of the maps, at their times.
+        time : date or str, optional
+            Of the maps; by default the one in the middle.
+        axes : sequence of Axes, optional
+            Four; a new figure by default.
+        figsize : (float, float), optional
+            Of the new figure, inches.
+        x, y : str, optional
+            Names of the horizontal axes.
+        **settings
+            Of the scores, such as ``border``; see `xr_spde.plot.spread`.
+
+        Returns
+        -------
+        Figure
+        """
+        from xr_spde import plot
+
+        return plot.spread(
+            self._obj, truth, time=time, axes=axes, figsize=figsize, x=x, y=y, **settings
+        )
+
     def spread_skill(
         self, *, ax: Axes | None = None, figsize: tuple[float, float] | None = None
     ) -> Axes:

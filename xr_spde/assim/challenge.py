@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 
 from xr_spde._core.errors import MissingDependencyError, ParameterError
 from xr_spde._core.lazyimport import has_module
 from xr_spde._core.provenance import provenance
+from xr_spde.assim.verification import gaussian_crps
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.points import find_time
 
@@ -246,15 +247,13 @@ def interval_scores(
         )
     z = (truth[there] - mean[there]) / std[there]
     error, spread = truth[there] - mean[there], std[there]
-    density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
-    crps = spread * (z * (2.0 * ndtr(z) - 1.0) + 2.0 * density - np.pi**-0.5)
     rmse = float(np.sqrt(np.mean(error**2)))
     found = {
         "count": float(there.sum()),
         "rmse": rmse,
         "bias": -float(error.mean()),
         "spread_skill": float(np.sqrt(np.mean(spread**2))) / rmse if rmse > 0.0 else float("nan"),
-        "crps": float(crps.mean()),
+        "crps": float(gaussian_crps(error, spread).mean()),
     }
     for level in levels:
         share = np.mean(np.abs(z) <= ndtri(0.5 + 0.5 * level))

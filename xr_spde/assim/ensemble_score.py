@@ -12,8 +12,15 @@ import xarray as xr
 
 from xr_spde._core.errors import ParameterError, SchemaError
 from xr_spde._core.provenance import provenance
+from xr_spde.assim.cell_scores import (
+    Cells,
+    aligned,
+    map_cells,
+    of_gaussian,
+    of_members,
+    truth_of,
+)
 from xr_spde.assim.ensembles import read_ensemble
-from xr_spde.assim.score import _aligned, _Cells, _mapped, _of, _of_gaussian, _of_members
 from xr_spde.assim.spread_summary import PIT_CLASSES, SpreadSummary
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.attrs import derived_attrs
@@ -152,8 +159,8 @@ def uncertainty_scores(
     maps, names = dict(own.maps), tuple(references)
     for name, other in references.items():
         found = _predicted(other, truth, None, weights, x, y)
-        maps[f"crps_of_{name}"] = _aligned(found.maps["crps"], own.like, own.grid, x, y)
-    area = _Cells.of(own.grid, weights).weight
+        maps[f"crps_of_{name}"] = aligned(found.maps["crps"], own.like, own.grid, x, y)
+    area = Cells.of(own.grid, weights).weight
     if 2 * border_ >= min(area.shape):
         raise ParameterError(f"border={border_} leaves nothing of a grid of {area.shape}")
     inner = slice(border_, -border_ or None)
@@ -224,18 +231,18 @@ def _predicted(
         grid, dim = found.grid, found.dim
         like = members.isel({dim: 0}, drop=True)
     time = _time_of(like, grid)
-    true = _aligned(_of(truth, "mean"), like, grid, x, y)
+    true = aligned(truth_of(truth, "mean"), like, grid, x, y)
     maps: dict[str, xr.DataArray] = {}
     if isinstance(obj, xr.Dataset):
         names = ("error", "variance", "crps")
         std = as_float(obj["std"])
-        maps = _mapped(_of_gaussian, [like, std, true], [[], [], []], names)
+        maps = map_cells(of_gaussian, [like, std, true], [[], [], []], names)
     if members is not None:
         if isinstance(obj, xr.Dataset):
             (dim,) = (str(d) for d in members.dims if d not in like.dims)
-        of_members = _mapped(_of_members, [as_float(members), true], [[str(dim)], []],
+        by_members = map_cells(of_members, [as_float(members), true], [[str(dim)], []],
                              ("error", "variance", "crps", "below", "equal"))  # fmt: skip
-        maps = {**of_members, **{k: v for k, v in maps.items() if k != "crps"}}
+        maps = {**by_members, **{k: v for k, v in maps.items() if k != "crps"}}
     maps["truth"] = true
     size = None if members is None else int(members.sizes[str(dim)])
     return _Prediction(grid, time, like, maps, size, not isinstance(obj, xr.Dataset))

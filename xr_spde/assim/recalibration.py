@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, SchemaError, unknown
 from xr_spde._core.warn import warn
-from xr_spde.assim.score import _aligned, _of
+from xr_spde.assim.cell_scores import aligned, truth_of
 from xr_spde.assim.spread_factor import by_coverage, by_likelihood
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid
@@ -382,7 +382,7 @@ def _pairs(
         error, std = at_tracks(result, truth, x=x, y=y)
     else:
         grid = Grid.from_object(result["mean"], x=x, y=y)
-        true = _aligned(_of(truth, "mean"), result["mean"], grid, x, y)
+        true = aligned(truth_of(truth, "mean"), result["mean"], grid, x, y)
         inner = slice(border, -border or None)
         cut = {grid.y_dim: inner, grid.x_dim: inner}
         mean, spread, true = xr.broadcast(*(as_float(one).isel(cut) for one in

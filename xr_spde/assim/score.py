@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
-from xr_spde._core.errors import DTypeError, ParameterError, unknown
+from xr_spde._core.errors import ParameterError, unknown
 from xr_spde._core.provenance import provenance
 from xr_spde.assim.at_points import at_points, is_points
+from xr_spde.assim.cell_scores import (
+    Cells,
+    aligned,
+    crps,
+    map_cells,
+    of_gaussian,
+    of_members,
+    truth_of,
+)
 from xr_spde.assim.challenge import challenge_scores
 from xr_spde.assim.ensembles import read_ensemble
 from xr_spde.assim.track_score import has_times, score_tracks
-from xr_spde.labels.arrays import as_float
 from xr_spde.labels.attrs import derived_attrs
-from xr_spde.labels.grid import Grid, same_grid
-from xr_spde.labels.lazy import Output, apply_core, single_core_chunk
+from xr_spde.labels.grid import Grid
+from xr_spde.labels.lazy import Output, apply_core
 
 __all__ = ["crps", "score"]
 
@@ -34,34 +40,6 @@ _WORDS = {
     "spread_skill": "spread over error; 1 where members and truth are alike",
     "crps": "continuous ranked probability score, fair to the number of members",
 }
-
-
-def crps(members: NDArray[Any], truth: NDArray[Any]) -> Float:
-    """Continuous ranked probability score of an ensemble, fair to the number of its members.
-
-    ``mean |E_i - y| - sum |E_i - E_j| / (2 N (N - 1))`` (Ferro, 2014, Q. J. R. Meteorol. Soc. 140),
-    whose mean does not depend on N.
-
-    Parameters
-    ----------
-    members : ndarray (N, ...)
-        Members first.
-    truth : ndarray (...)
-        What was true.
-
-    Returns
-    -------
-    ndarray (...)
-        In units of the members; NaN where one of them is.
-    """
-    # Own code, with scoringrules as the peer of the tests: it would be a requirement of all users
-    # for these lines, and this one sorts once, spreads NaN and has its last bits fixed.
-    size = len(members)
-    ordered = np.sort(np.asarray(members, dtype=np.float64) - truth, axis=0)
-    # sorted values stand for the double sum; NaN come last in a sort, and spread from there
-    weights = 2.0 * np.arange(1, size + 1) - size - 1.0
-    apart = np.tensordot(weights, ordered, axes=1) / (size * (size - 1))
-    return np.asarray(np.abs(ordered).mean(axis=0) - apart)
 
 
 def score(
@@ -152,7 +130,7 @@ def score(
         raise ParameterError(f"{', '.join(settings)} were given; they belong to uncertainty=True")
     if challenge:
         mapped = obj["mean"] if isinstance(obj, xr.Dataset) else obj
-        return challenge_scores(mapped, _of(truth, "mean"), x=x, y=y)
+        return challenge_scores(mapped, truth_of(truth, "mean"), x=x, y=y)
     if dim is None and has_times(obj, truth):
         return score_tracks(obj, truth, obs_error=obs_error or 0.0, x=x, y=y)  # type: ignore[arg-type]
     if obs_error is not None:
@@ -171,14 +149,14 @@ def score(
     ensemble = read_ensemble(obj, dim, x=x, y=y)
     found = {}
     for name, da in ensemble.variables.items():
-        true, cells = _of(truth, name), _Cells.of(ensemble.grid, weights)
+        true, cells = truth_of(truth, name), Cells.of(ensemble.grid, weights)
         if is_points(true):
             da, true = at_points(da, true, ensemble.grid, ensemble.dim)
-            cells = _Cells.alike(true)
+            cells = Cells.alike(true)
         else:
-            true = _aligned(true, da, ensemble.grid, x, y)
+            true = aligned(true, da, ensemble.grid, x, y)
         names = ("error", "variance", "crps", "below", "equal")
-        maps = _mapped(_of_members, [da, true], [[ensemble.dim], []], names)
+        maps = map_cells(of_members, [da, true], [[ensemble.dim], []], names)
         found[name] = _means(maps, cells, ensemble.size)
     if len(found) == 1:
         ((name, one),) = found.items()
@@ -188,135 +166,24 @@ def score(
     return _described(whole, "ensemble", {})
 
 
-def _of(truth: xr.DataArray | xr.Dataset, name: str) -> xr.DataArray:
-    if isinstance(truth, xr.DataArray):
-        return truth
-    if not isinstance(truth, xr.Dataset):
-        raise DTypeError(
-            f"a truth of type {type(truth).__name__} was given; expected a DataArray or a Dataset"
-        )
-    names = list(truth.data_vars)
-    if name not in names and len(names) != 1:
-        raise ParameterError(
-            f"the truth has the variables {', '.join(map(repr, names))}, and {name!r} is scored; "
-            f"pass one of them, such as truth[{names[0]!r}]"
-            if names
-            else "the truth is empty"
-        )
-    return truth[name if name in names else names[0]]
-
-
-def _aligned(
-    truth: xr.DataArray, like: xr.DataArray, grid: Grid, x: str | None, y: str | None
-) -> xr.DataArray:
-    """Truth in the order in which the ensemble is stored, with its labels."""
-    own = same_grid(grid, Grid.from_object(truth, x=x, y=y), names=("the ensemble", "the truth"))
-    extra = [str(d) for d in truth.dims if d not in (own.y_dim, own.x_dim, *like.dims)]
-    if extra:
-        raise ParameterError(
-            f"the truth has the dimension {extra[0]!r}, which the ensemble lacks; select along it"
-        )
-    stored = own.to_canonical(np.arange(own.ny * own.nx).reshape(own.shape))
-    order = grid.from_canonical(stored)
-    turned = as_float(truth).isel({own.y_dim: order[:, 0] // own.nx, own.x_dim: order[0] % own.nx})
-    space = {own.y_dim, own.x_dim}
-    lost = [n for n, c in turned.coords.items() if not c.ndim or space & set(c.dims)]
-    turned = turned.drop_vars(lost).rename({own.y_dim: grid.y_dim, own.x_dim: grid.x_dim})
-    for dim in turned.dims:
-        both = dim in turned.indexes and dim in like.indexes
-        if both and not turned.indexes[dim].equals(like.indexes[dim]):
-            raise ParameterError(
-                f"the truth and the ensemble have other labels along {dim!r}; select the same "
-                f"ones, such as truth.sel({dim}=ens.{dim})"
-            )
-    here = {d: like[d] for d in (grid.y_dim, grid.x_dim) if d in like.coords}
-    return turned.assign_coords(here)
-
-
-def _mapped(
-    func: Any, arrays: list[xr.DataArray], core: list[list[str]], names: tuple[str, ...]
-) -> dict[str, xr.DataArray]:
-    """Map a function of all members of a cell over the cells."""
-    ready = [single_core_chunk(a, dims) for a, dims in zip(arrays, core, strict=True)]
-    found = xr.apply_ufunc(
-        func,
-        *ready,
-        input_core_dims=core,
-        output_core_dims=[[] for _ in names],
-        dask="parallelized",
-        output_dtypes=[np.float64] * len(names),
-    )
-    return dict(zip(names, found, strict=True))
-
-
-def _of_members(members: NDArray[Any], truth: NDArray[Any]) -> tuple[Float, ...]:
-    """Compare members (..., N) with the truth (...); NaN where one of them is."""
-    first = np.moveaxis(members, -1, 0)
-    truth = np.broadcast_to(truth, first.shape[1:])
-    departures = first.astype(np.float64) - truth
-    missing = np.isnan(departures).any(axis=0)
-    below, equal = ((test(departures, 0.0)).sum(axis=0) for test in (np.less, np.equal))
-    maps = (
-        departures.mean(axis=0),
-        departures.var(axis=0, ddof=1),
-        crps(first, truth),
-        below,
-        equal,
-    )
-    return tuple(np.where(missing, np.nan, values) for values in maps)
-
-
 def _gaussian(
     obj: xr.Dataset, truth: Any, weights: str | None, x: str | None, y: str | None
 ) -> xr.Dataset:
     grid = Grid.from_object(obj["mean"], x=x, y=y)
     mean, std = (obj[name].transpose(..., grid.y_dim, grid.x_dim) for name in ("mean", "std"))
-    true, cells = _of(truth, "mean"), _Cells.of(grid, weights)
+    true, cells = truth_of(truth, "mean"), Cells.of(grid, weights)
     if is_points(true):
         both = xr.concat([mean, std], _MOMENT, coords="minimal", compat="override", join="override")
         both, true = at_points(both, true, grid, _MOMENT)
-        (mean, std), cells = (both.isel({_MOMENT: k}) for k in range(2)), _Cells.alike(true)
+        (mean, std), cells = (both.isel({_MOMENT: k}) for k in range(2)), Cells.alike(true)
     else:
-        true = _aligned(true, mean, grid, x, y)
+        true = aligned(true, mean, grid, x, y)
     names = ("error", "variance", "crps")
-    maps = _mapped(_of_gaussian, [mean, std, true], [[], [], []], names)
+    maps = map_cells(of_gaussian, [mean, std, true], [[], [], []], names)
     return _means(maps, cells, None)
 
 
-def _of_gaussian(mean: NDArray[Any], std: NDArray[Any], truth: NDArray[Any]) -> tuple[Float, ...]:
-    """Compare in the closed form of Gneiting et al. (2005, Mon. Weather Rev. 133)."""
-    error = np.asarray(mean, dtype=np.float64) - truth
-    scaled = error / np.where(std > 0.0, std, np.nan)
-    density = np.exp(-0.5 * scaled**2) / np.sqrt(2.0 * np.pi)
-    value = std * (scaled * (2.0 * ndtr(scaled) - 1.0) + 2.0 * density - np.pi**-0.5)
-    return (
-        error,
-        np.square(std, dtype=np.float64) + 0.0 * error,
-        np.where(std > 0, value, np.abs(error)),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Cells:
-    """What is averaged over: dimensions, and the weight of each place."""
-
-    dims: tuple[str, ...]
-    weight: Float
-
-    @classmethod
-    def of(cls, grid: Grid, weights: str | None) -> _Cells:
-        area = np.ones(grid.ny)
-        if weights == "area" and grid.kind == "geographic":
-            area = np.cos(np.radians(np.clip(grid.canonical_y(), -90.0, 90.0)))
-        whole = grid.from_canonical(np.broadcast_to(area[:, None], grid.shape))
-        return cls((grid.y_dim, grid.x_dim), whole)
-
-    @classmethod
-    def alike(cls, points: xr.DataArray) -> _Cells:
-        return cls(tuple(map(str, points.dims)), np.ones(points.shape))
-
-
-def _means(maps: dict[str, xr.DataArray], cells: _Cells, size: int | None) -> xr.Dataset:
+def _means(maps: dict[str, xr.DataArray], cells: Cells, size: int | None) -> xr.Dataset:
     """Weighted means over the cells, each map in one piece: the same bits for any chunks."""
     output = {name: Output(()) for name in _WORDS}
     if size is not None:

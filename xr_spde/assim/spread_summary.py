@@ -22,42 +22,13 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from xr_spde._core.errors import ParameterError
-from xr_spde.assim.verification import binned_spread
+from xr_spde.assim.verification import binned_spread, gaussian_crps
 
-__all__ = ["PIT_CLASSES", "SpreadSummary", "gaussian_crps", "rank_test"]
+__all__ = ["PIT_CLASSES", "SpreadSummary", "rank_test"]
 
 Float = NDArray[np.float64]
 
 PIT_CLASSES = 20
-
-
-def gaussian_crps(error: Float, std: Float | float) -> Float:
-    """Continuous ranked probability score of Gaussian predictions.
-
-    Parameters
-    ----------
-    error : ndarray
-        Truth minus mean.
-    std : ndarray or float
-        Predicted; zero is a certain prediction.
-
-    Returns
-    -------
-    ndarray
-        After Gneiting et al. (2005), Mon. Weather Rev. 133.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from xr_spde.assim.spread_summary import gaussian_crps
-    >>> float(gaussian_crps(np.array(0.0), 1.0))  # (sqrt(2) - 1) / sqrt(pi)
-    0.233695
-    """
-    spread = np.asarray(std, dtype=np.float64)
-    z = error / np.where(spread > 0.0, spread, np.nan)
-    density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
-    found = spread * (z * (2.0 * special.ndtr(z) - 1.0) + 2.0 * density - np.pi**-0.5)
-    return np.where(spread > 0.0, found, np.abs(error))
 
 
 def rank_test(counts: Float) -> tuple[float, float, float]:

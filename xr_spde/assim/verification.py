@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-__all__ = ["binned_spread", "expected_crps", "expected_ranks", "quantile_ranks"]
+__all__ = ["binned_spread", "expected_crps", "expected_ranks", "gaussian_crps", "quantile_ranks"]
 
 Float = NDArray[np.float64]
 
@@ -68,6 +68,35 @@ def _distance(mean: Float, std: float) -> Float:
     z = mean / std
     density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
     return np.asarray(mean * (2.0 * ndtr(z) - 1.0) + 2.0 * std * density)
+
+
+def gaussian_crps(error: Float, std: Float | float) -> Float:
+    """Continuous ranked probability score of Gaussian predictions.
+
+    Parameters
+    ----------
+    error : ndarray
+        Truth minus mean.
+    std : ndarray or float
+        Predicted; zero is a certain prediction.
+
+    Returns
+    -------
+    ndarray
+        After Gneiting et al. (2005), Mon. Weather Rev. 133.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_spde.assim.verification import gaussian_crps
+    >>> float(gaussian_crps(np.array(0.0), 1.0))  # (sqrt(2) - 1) / sqrt(pi)
+    0.233695
+    """
+    spread = np.asarray(std, dtype=np.float64)
+    z = error / np.where(spread > 0.0, spread, np.nan)
+    density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
+    found = spread * (z * (2.0 * ndtr(z) - 1.0) + 2.0 * density - np.pi**-0.5)
+    return np.where(spread > 0.0, found, np.abs(error))
 
 
 def expected_ranks(members: Float, truth: Float, error: float) -> Float:

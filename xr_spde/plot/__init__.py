@@ -3,8 +3,8 @@
 Every function takes the labelled object first and draws with latitude and longitude (or x and y)
 increasing, whatever the storage order: :func:`parameters`, :func:`ellipses`,
 :func:`patterns`, :func:`correlation`, :func:`members`, :func:`score`, :func:`overview`,
-:func:`increments`, :func:`snapshot`, :func:`rank_histogram`, :func:`spread_skill`,
-:func:`series`, :func:`motion`, :func:`frames`.
+:func:`increments`, :func:`snapshot`, :func:`rank_histogram`, :func:`spread`,
+:func:`spread_skill`, :func:`series`, :func:`motion`, :func:`frames`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from xr_spde.plot.compare import correlation, members  # noqa: E402
 from xr_spde.plot.mapped import snapshot, spread_skill  # noqa: E402
 from xr_spde.plot.maps import ellipses, parameters, patterns  # noqa: E402
 from xr_spde.plot.motion import frames, motion  # noqa: E402
+from xr_spde.plot.spread import spread  # noqa: E402
 from xr_spde.plot.summary import overview, score  # noqa: E402
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "score",
     "series",
     "snapshot",
+    "spread",
     "spread_skill",
 ]

@@ -172,7 +172,7 @@ def rank_histogram(
             f"the rank histogram has the dimensions {shares.dims}; select one, such as "
             "with .isel(time=0)"
         )
-    of_tracks = "coverage" in result
+    of_tracks = "step_count" in result
     words = ("draws or quantiles below the observation", "share of observations")
     with style.house_style():
         if ax is None:

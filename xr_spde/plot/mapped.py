@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["snapshot", "spread_skill"]
+__all__ = ["at_time", "coast", "date_text", "snapshot", "spread_skill"]
 
 _DOT = "#2f6f9f"
 _TOP = 0.998
@@ -87,7 +87,7 @@ def snapshot(
         )
     names = [name for name in ("mean", "std") if name in result]
     grid = Grid.from_object(result["mean"], x=x, y=y)
-    one, when = _at(result[names], time, grid)
+    one, when = at_time(result[names], time, grid)
     maps = {name: flat_map(one[name], grid, name) for name in names}
     seen = None if obs is None else _seen(obs, grid, when, days, value)
     cmap, norm = _colours(maps["mean"], None if seen is None else seen[2], limits)
@@ -103,12 +103,12 @@ def snapshot(
         if len(axes) != len(names):
             raise ParameterError(f"got {len(axes)} axes; {len(names)} are expected")
         looks = {"mean": (cmap, norm), "std": (style.colour_map("spread"), _spread(maps))}
-        words = {"mean": "mean" if when is None else f"mean, {_date(when)}",
+        words = {"mean": "mean" if when is None else f"mean, {date_text(when)}",
                  "std": "standard deviation"}  # fmt: skip
         for ax, name in zip(axes, names, strict=True):
             look, scale = looks[name]
             mesh = style.draw_map(ax, maps[name], grid, cmap=look, norm=scale)
-            _coast(ax, maps[name], grid)
+            coast(ax, maps[name], grid)
             label = name + style.units_text(one[name].attrs.get("units"))
             beyond = "both" if name == "mean" else "max"
             style.colour_bar(mesh, ax, label, extend=beyond)
@@ -118,7 +118,7 @@ def snapshot(
     return axes[0].figure  # type: ignore[return-value]
 
 
-def _at(result: xr.Dataset, time: Any, grid: Grid) -> tuple[xr.Dataset, xr.DataArray | None]:
+def at_time(result: xr.Dataset, time: Any, grid: Grid) -> tuple[xr.Dataset, xr.DataArray | None]:
     """Select the maps of one time; return that time too, where it is known."""
     maps = result["mean"]
     dated = [d for d in maps.dims if d in maps.coords and calendar_of(maps[d]) is not None]
@@ -140,7 +140,7 @@ def _at(result: xr.Dataset, time: Any, grid: Grid) -> tuple[xr.Dataset, xr.DataA
     return one, one[known[0]] if known else None
 
 
-def _date(when: xr.DataArray) -> str:
+def date_text(when: xr.DataArray) -> str:
     """Date, with the time of day where it is not midnight."""
     text = str(when.values.astype("M8[m]")) if when.dtype.kind == "M" else when.item().isoformat()
     return text.removesuffix("T00:00:00").removesuffix("T00:00").replace("T", " ")
@@ -195,7 +195,7 @@ def _spread(maps: dict[str, NDArray[Any]]) -> Normalize:
     return Normalize(low, high if high > low else low + 1.0)
 
 
-def _coast(ax: Axes, values: NDArray[Any], grid: Grid) -> None:
+def coast(ax: Axes, values: NDArray[Any], grid: Grid) -> None:
     """Draw a line along the cells that are missing."""
     land = np.isnan(values)
     if land.any() and not land.all() and min(land.shape) > 1:
