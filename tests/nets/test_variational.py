@@ -29,6 +29,7 @@ FORMS = {
     "mean": {"update": "mean", "parameters": True},
     "auto-encoder": {"prior": "auto-encoder", "width": 4},
     "both": {"prior": "both", "width": 4, "coarsen": 2, "truncate": 2},
+    "refined": {"refine": 6, "depth": 2, "coarsen": 2},
 }
 
 
@@ -209,3 +210,16 @@ def test_parts_keep_shapes_and_refuse_odd_sizes():
     with pytest.raises(ParameterError, match="odd kernel"):
         ConvLSTM(3, 8, 2, kernel=4)
     assert isinstance(cell, nn.Module)
+
+
+@pytest.mark.parametrize("form", ["search", "source"])
+def test_an_untrained_refinement_changes_nothing_and_a_trained_one_stays_at_sea(form):
+    window = a_window()
+    plain, refined = a_solver(form).eval(), a_solver(form, refine=6, depth=2).eval()
+    missing = refined.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing and all(name.startswith("refine.") for name in missing)
+    with torch.no_grad():
+        assert torch.equal(plain(window), refined(window))
+        refined.refine.last.bias += 1.0
+        change = refined(window) - plain(window)
+    assert torch.allclose(change, window.sea[:, None].expand_as(change).float(), atol=1e-5)

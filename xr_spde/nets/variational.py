@@ -30,6 +30,7 @@ from xr_spde._core.errors import ParameterError, unknown
 from xr_spde.nets.auto_encoder import BilinearAutoEncoder
 from xr_spde.nets.blocks import check_sizes
 from xr_spde.nets.convlstm import ConvLSTM, State
+from xr_spde.nets.refinement import Refinement
 from xr_spde.nets.stationary import BOUNDARIES, constant_theta
 from xr_spde.nets.variational_cost import Problem
 from xr_spde.nets.variational_window import Window
@@ -83,6 +84,12 @@ class VariationalSolver(nn.Module):
         Whether the network sees the parameters that are given to the solver.
     width : int, default 64
         Features of the auto-encoder.
+    refine : int, default 0
+        Channels of a residual network (`xr_spde.nets.refinement.Refinement`) after the last
+        iteration, for what the prior does not know, such as other decays in time or errors that
+        are correlated along tracks; none by default.
+    depth : int, default 4
+        Its layers.
     truncate : int, optional
         Iterations after which the graph of the training gradient is cut; never by default.
 
@@ -133,6 +140,8 @@ class VariationalSolver(nn.Module):
         rate: float = 0.0,
         parameters: bool = False,
         width: int = 64,
+        refine: int = 0,
+        depth: int = 4,
         truncate: int | None = None,
     ) -> None:
         super().__init__()
@@ -143,7 +152,8 @@ class VariationalSolver(nn.Module):
             "steps": steps, "iterations": iterations, "hidden": hidden, "dropout": dropout,
             "coarsen": coarsen, "prior": prior, "alpha": alpha, "theta": constant_theta(theta),
             "boundary": boundary, "preconditioner": preconditioner, "update": update,
-            "rate": float(rate), "parameters": parameters, "width": width, "truncate": truncate,
+            "rate": float(rate), "parameters": parameters, "width": width, "refine": refine,
+            "depth": depth, "truncate": truncate,
         }  # fmt: skip
         self.spread = preconditioner == "stationary"
         # gradient, observed, sea; gradient spread; logarithms, drift and tensor
@@ -152,6 +162,10 @@ class VariationalSolver(nn.Module):
         self.lstm: nn.Module = ConvLSTM(channels, hidden, outputs, dropout=dropout, coarsen=coarsen)
         self.projection = None if prior == "spde" else BilinearAutoEncoder(steps, width)
         self.log_weight = nn.Parameter(torch.zeros(())) if self.projection else None
+        if refine:
+            # fields, innovations and these spread; observed, sea and parameters
+            seen = (4 if self.spread else 3) * steps + 1 + (7 if parameters else 0)
+            self.refine = Refinement(seen, refine, steps, depth=depth, coarsen=coarsen)
 
     def problem(self, window: Window, theta: Tensor | None = None) -> Problem:
         """Return the cost of a window, with what is prepared once for it.
@@ -225,20 +239,35 @@ class VariationalSolver(nn.Module):
         with torch.autocast(window.obs.device.type, enabled=False):
             problem = self.problem(window, theta)
             given = self._given(problem)
-            x = problem.sea * (self._start(problem) if start is None else start)
-        if self.options["update"] == "search":
-            return self._search(problem, x, given)
-        return self._descend(problem, x, given)
+            weight = self._weight(problem)
+            if start is None:
+                start = self._interpolated(problem, weight, problem.observed)
+            x = problem.sea * start
+        search = self.options["update"] == "search"
+        x = (self._search if search else self._descend)(problem, x, given)
+        return x + self._refined(problem, x, weight, given) if self.options["refine"] else x
 
-    def _start(self, problem: Problem) -> Tensor:
-        """First iterate: the observations, each over what it shares with its neighbours."""
-        if not self.spread:
-            return problem.observed
+    def _weight(self, problem: Problem) -> Tensor:
+        """Weight of each observation, over what it shares with its neighbours."""
         seen = problem.window.mask.to(problem.observed.dtype)
+        if not self.spread:
+            return seen
         noise = problem.window.variance.to(seen.dtype)
         # at least its own variance, where the covariance has negative lobes
-        shared = torch.maximum(problem.spread(seen), problem.spread_variance())
-        return problem.spread(seen * problem.observed / (shared + noise))
+        return seen / (torch.maximum(problem.spread(seen), problem.spread_variance()) + noise)
+
+    def _interpolated(self, problem: Problem, weight: Tensor, values: Tensor) -> Tensor:
+        """Weighed values at the observations, spread if there is a preconditioner."""
+        return problem.spread(weight * values) if self.spread else weight * values
+
+    def _refined(self, problem: Problem, x: Tensor, weight: Tensor, given: Tensor) -> Tensor:
+        """Correction of the last iterate from what it leaves of the observations."""
+        left = problem.window.mask * (problem.observed - x)
+        features = [x, left, given]
+        if self.spread:
+            with torch.autocast(x.device.type, enabled=False):
+                features.insert(2, self._interpolated(problem, weight, left))
+        return problem.sea * self.refine(torch.cat(features, 1)).to(x.dtype)
 
     def _given(self, problem: Problem) -> Tensor:
         """Features that stay the same: observed, sea and parameters (B, ., ny, nx)."""
