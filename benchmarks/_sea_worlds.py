@@ -71,7 +71,9 @@ class Sea:
         Real daily anomalies in metres on the same grid, zero on land.
     """
 
-    def __init__(self, template: xr.DataArray, *, seed: int = 0, maps: np.ndarray | None = None):
+    def __init__(
+        self, template: xr.DataArray, *, seed: int = 0, maps: np.ndarray | None = None
+    ) -> None:
         self.lat = template.latitude.values.astype(float)
         self.lon = template.longitude.values.astype(float)
         self.land, self.seed, self.maps = np.isnan(template.values), seed, maps
@@ -136,9 +138,7 @@ class Sea:
                 lat, lon, elapsed = lat[near], lon[near], elapsed[near]
                 track = np.cumsum(np.diff(elapsed, prepend=0.0) > 600.0)
                 wet = ~self.land[self._cell(lat, self.lat), self._cell(lon, self.lon)]
-                found[-1].append(
-                    Points(lat[wet], lon[wet], elapsed[wet] / 86400.0, track[wet])
-                )
+                found[-1].append(Points(lat[wet], lon[wet], elapsed[wet] / 86400.0, track[wet]))
         return found
 
     def _cell(self, place: np.ndarray, axis: np.ndarray) -> np.ndarray:
@@ -247,7 +247,7 @@ def _kept(points: Points, rng: np.random.Generator) -> Points:
 
 
 def _correlated(points: Points, reach: float, rng: np.random.Generator) -> np.ndarray:
-    """Unit errors that forget exponentially along each pass, over `reach` km."""
+    """Draw unit errors that forget exponentially along each pass, over `reach` km."""
     apart = 6.8 * 86400.0 * np.diff(points.day, prepend=-1e9)
     keep = np.where(np.diff(points.track, prepend=-1) == 0, np.exp(-np.abs(apart) / reach), 0.0)
     white, found = rng.standard_normal(keep.size), np.empty(keep.size)

@@ -46,7 +46,7 @@ def prior_of(length: float = 36.0, days: float = 42.0) -> dict[str, float]:
 
 
 def mediterranean() -> Sea:
-    """The sea of the maps, with the real maps of 2005 about their means."""
+    """Return the sea of the maps, with the real maps of 2005 about their means."""
     _, mdt = med_tracks.load()
     grid = med_tracks.field(mdt)
     maps = xr.open_dataset(local_path("med_adt_20050401_20050531.nc")).adt

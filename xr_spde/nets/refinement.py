@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
 from xr_spde.nets.blocks import check_sizes
 

@@ -267,7 +267,8 @@ class VariationalSolver(nn.Module):
         if self.spread:
             with torch.autocast(x.device.type, enabled=False):
                 features.insert(2, self._interpolated(problem, weight, left))
-        return problem.sea * self.refine(torch.cat(features, 1)).to(x.dtype)
+        found: Tensor = self.refine(torch.cat(features, 1)).to(x.dtype)
+        return problem.sea * found
 
     def _given(self, problem: Problem) -> Tensor:
         """Features that stay the same: observed, sea and parameters (B, ., ny, nx)."""
