@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from xr_spde.synthetic.gaussian import diagonal_mask, spacetime_field
 from xr_spde.synthetic.parameters import constant_parameters, random_parameters
 from xr_spde.synthetic.seas import turbulent_sea
 
-__all__ = ["constant_parameters", "random_parameters", "turbulent_sea"]
+__all__ = [
+    "constant_parameters",
+    "diagonal_mask",
+    "random_parameters",
+    "spacetime_field",
+    "turbulent_sea",
+]
