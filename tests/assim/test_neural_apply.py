@@ -337,3 +337,22 @@ def test_parameters_are_in_km_and_days():
     speed = 2 * kappa**2 * 0.1 * dx * 1e3 / 86400.0
     np.testing.assert_allclose(maps["theta_u"], speed, rtol=1e-5)
     np.testing.assert_allclose(maps["theta_tau"], 0.1 * np.sqrt(dx * dy), rtol=1e-5)
+
+
+def test_a_network_at_work():
+    """A real solver, whatever it is worth, through `NeuralSolver`: finite, and by patches alike."""
+    torch = pytest.importorskip("torch")
+    from xr_spde.assim.neural_solver import NeuralSolver
+    from xr_spde.nets.variational import VariationalSolver
+
+    torch.manual_seed(0)
+    net = VariationalSolver(5, iterations=3, hidden=8, coarsen=2)
+    model = NeuralSolver(net, scale=0.1, spacing=(11.0, 9.0), time_step=1.0, units="m", leads=2)
+    like, days = make_sea(), 7
+    points = make_points(like, days)
+    settings = {"like": like, "times": times_of(days), "unusable": "drop", "model": model}
+    post = assimilate(points, **settings)
+    assert (post["mean"].isnull() == like.isnull()).all()
+    assert 0.01 < float(post["mean"].std()) < 0.2
+    again = assimilate(points.isel(obs=slice(None, None, -1)), **settings)
+    np.testing.assert_allclose(again["mean"], post["mean"], atol=1e-6)

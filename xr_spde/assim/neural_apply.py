@@ -14,10 +14,13 @@ from xr_spde._core.errors import ParameterError
 from xr_spde._core.memory import check_memory
 from xr_spde._core.rng import Seed
 from xr_spde.assim.neural_input import NeuralProblem, read_neural_problem
+from xr_spde.assim.neural_members import TOGETHER, spread_maps
 from xr_spde.assim.neural_result import labelled
 from xr_spde.assim.neural_run import Run
 from xr_spde.assim.neural_solver import load_solver
 from xr_spde.assim.neural_task import Context
+from xr_spde.assim.neural_theta import MAPS
+from xr_spde.assim.recalibration import recalibrated
 from xr_spde.labels.lazy import is_lazy
 from xr_spde.labels.patch_map import PatchPlan, plan_axis
 from xr_spde.labels.window_blend import plan_blocks, plan_spans
@@ -104,8 +107,17 @@ def apply_solver(
         Cells of a side of the patches of a large plane, and cells that neighbours share: the outer
         third of these is left out, and over the middle third one passes into the other. "auto": 256
         and 48.
+    n : int, default 0
+        Number of members, by conditional simulation: draws of the prior of the solver, or with the
+        parameters that it estimates, are observed as the field was, with errors, and mapped like
+        it; what is lost in that is added to the mean.
+    draws : int, default 0
+        Draws behind the standard deviation, at the cost of a mean each; at least `n`, and 0 for no
+        deviation.
     parameters : bool, default False
         Whether to return the parameters of the prior, of a solver that estimates them.
+    recalibrate : bool, default True
+        Whether to scale the spread by the factors of the solver, where it has any.
     seed : int, SeedSequence, Generator or None
         Of all that is random.
     unusable, value, obs_x, obs_y
@@ -119,7 +131,9 @@ def apply_solver(
     Returns
     -------
     Dataset
-        ``mean`` (time, Y, X), NaN on land; with `parameters` ``theta_length`` and
+        ``mean`` (time, Y, X), NaN on land; with `n` or `draws` ``std``, ``linearity_defect`` (time)
+        of the solver, on which the spread rests, and with `n` ``ensemble`` (realization, time, Y,
+        X); with `parameters` ``theta_length`` and
         ``theta_length_across`` (km), ``theta_angle``, ``theta_decay_time`` (days), ``theta_u``,
         ``theta_v`` (m s-1) and ``theta_tau``; for points ``status``, with `threshold` also
         ``departure``. Lazy where first guess or gridded observations are: a task for each window
@@ -161,16 +175,41 @@ def apply_solver(
     _check_task(given["model"], lead)
     problem = read_neural_problem(given)
     run = _plan(given, problem)
-    found = run.maps()
-    sizes = [block.stop - block.start for block in run.blocks]
-    plane = problem.grid.shape
-    arrays = {
-        name: joined(pieces, [(k, *plane) for k in sizes], 0, np.float64, run.lazy)
-        for name, pieces in found.items()
-        if name != "theta"
-    }
+    found, members = run.maps(), max(n, draws)
     used = {"windows": len(run.spans), "patches": run.context.plan.count, "step": problem.step}
-    return labelled(arrays, given, problem, used)
+    if members:
+        found |= spread_maps(run, found.get("theta"), members=members, kept=n,
+                             entropy=problem.entropy)  # fmt: skip
+        used |= {"members": members, "seed": problem.entropy}
+    result = labelled(_joined(found, run, n, parameters), given, problem, used)
+    told = getattr(given["model"], "recalibration", None)
+    if members and recalibrate and told is not None:
+        return recalibrated(result, told, lead)
+    return result
+
+
+def _joined(found: dict[str, list[Any]], run: Run, n: int, parameters: bool) -> dict[str, Any]:
+    """Arrays of the whole series from those of the blocks."""
+    sizes = [block.stop - block.start for block in run.blocks]
+    shapes = [(k, *run.problem.grid.shape) for k in sizes]
+    out = {}
+    for name, pieces in found.items():
+        if name == "theta" or (name in MAPS and not parameters):
+            continue
+        if name == "ensemble":
+            parts = [joined(one, [(k, *shape) for k in _parts(n)], 0, np.float64, run.lazy)
+                     for one, shape in zip(pieces, shapes, strict=True)]  # fmt: skip
+            out[name] = np.concatenate(parts, axis=1)
+        else:
+            flat = name == "linearity_defect"
+            own = [(k,) for k in sizes] if flat else shapes
+            out[name] = joined(pieces, own, 0, np.float64, run.lazy)
+    return out
+
+
+def _parts(n: int) -> list[int]:
+    """Members of each task."""
+    return [min(TOGETHER, n - k) for k in range(0, n, TOGETHER)]
 
 
 def _plan(given: dict[str, Any], problem: NeuralProblem) -> Run:
@@ -197,14 +236,17 @@ def _plan(given: dict[str, Any], problem: NeuralProblem) -> Run:
     lazy = any(is_lazy(source) for source in problem.sources)
     blocks = plan_blocks(steps, spans)
     at_once = max(block.stop - block.start for block in blocks) if lazy else steps
-    fields = 2 + 8 * given["parameters"]
+    members = max(given["n"], given["draws"])
+    fields = 2 + 8 * given["parameters"] + 2 * min(members, TOGETHER) + given["n"]
     check_memory(
         8.0 * fields * at_once * math.prod(plan.shape),
         what=f"maps of {at_once} times of {plan.shape[0]} x {plan.shape[1]} cells at once",
-        remedy="Select fewer times, or chunk the first guess or the gridded observations.",
+        remedy="Ask for fewer draws or times, or chunk the first guess or gridded observations.",
     )
-    return Run(problem, context, spans, blocks, _groups(plan, window, ~problem.land),
-               given["parameters"], lazy)  # fmt: skip
+    # draws are those of the parameters that the network finds, where it does
+    wanted = given["parameters"] or (members > 0 and getattr(model, "theta_solver", None))
+    return Run(problem, context, spans, blocks, _groups(plan, window, ~problem.land), bool(wanted),
+               lazy)  # fmt: skip
 
 
 def _groups(plan: PatchPlan, window: int, sea: NDArray[np.bool_]) -> list[list[int]]:
@@ -216,7 +258,8 @@ def _groups(plan: PatchPlan, window: int, sea: NDArray[np.bool_]) -> list[list[i
 
 def _check_numbers(given: dict[str, Any]) -> None:
     """Check numbers that need no data."""
-    for name, least in (("lead", 0), ("stride", 1), ("patch", 8), ("overlap", 0)):
+    for name, least in (("lead", 0), ("stride", 1), ("patch", 8), ("overlap", 0), ("n", 0),
+                        ("draws", 0)):  # fmt: skip
         number = given[name]
         if number == "auto" or (name == "lead" and number is None):
             continue

@@ -127,6 +127,51 @@ class NeuralSolver:
         signal = max(seen - float(np.mean(variance, dtype=np.float64)), _SMALLEST * seen)
         return float(np.sqrt(signal)) if signal > 0.0 else float(self.scale)
 
+    @property
+    def alpha(self) -> int:
+        """Power of the prior."""
+        net = self.solver if self.theta_solver is None else self.theta_solver
+        return int(net.options.get("alpha", 4))
+
+    @property
+    def reads_theta(self) -> bool:
+        """Whether the mean depends on the parameters that are estimated."""
+        return self.theta_solver is not None and bool(self.solver.options.get("parameters"))
+
+    def solve(
+        self,
+        obs: NDArray[Any],
+        mask: NDArray[np.bool_],
+        variance: NDArray[Any],
+        sea: NDArray[np.bool_],
+        theta: NDArray[Any] | None = None,
+        *,
+        parameters: bool = True,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Estimate the fields of windows, on arrays.
+
+        Parameters
+        ----------
+        obs, mask, variance : ndarray (B, T, ny, nx)
+            Anomalies divided by the scale, where there is one, and variances of their errors.
+        sea : ndarray (B, ny, nx) of bool
+            False on land.
+        theta : ndarray (B, 8, S, ny, nx), optional
+            Parameters of the prior; by default estimated, where there is a network for it.
+        parameters : bool, default True
+            Whether to estimate parameters that the mean does not need.
+
+        Returns
+        -------
+        mean : ndarray (B, T, ny, nx)
+        theta : ndarray (B, 8, S, ny, nx) or None
+        """
+        require("torch", "torch")
+        from xr_spde.nets.variational_inference import run_window
+
+        return run_window(self.solver, self.theta_solver, obs, mask, variance, sea, theta,
+                          parameters=parameters)  # fmt: skip
+
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write the solver to one safetensors file with a description in JSON.
 

@@ -234,11 +234,12 @@ class Context:
                 obs[known] = values[known] / seen.scale
                 variance[known] = error[known] / seen.scale**2
                 mask |= known
-        cut = [np.stack([self._cut(a, n, band.start) for n in numbers])
+        cut = [np.stack([self.cut(a, n, band.start) for n in numbers])
                for a in (obs, mask, np.where(mask, variance, 1.0), self.sea[band])]  # fmt: skip
         return cut[0], cut[1], cut[2].astype(np.float32), cut[3]
 
-    def _cut(self, array: NDArray[Any], number: int, top: int) -> NDArray[Any]:
+    def cut(self, array: NDArray[Any], number: int, top: int = 0) -> NDArray[Any]:
+        """Cut a patch from a plane or a band (..., rows, nx), and extend it if it is too small."""
         cut = self.plan.cut(array, number, top)
         short = [(0, max(0, self.least - n)) for n in cut.shape[-2:]]
         return np.pad(cut, [(0, 0)] * (cut.ndim - 2) + short)
