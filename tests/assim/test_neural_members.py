@@ -72,7 +72,7 @@ def test_forecasts_spread_more():
 
 
 def test_parameters_found_are_those_of_the_draws():
-    """A solver that finds a larger tau draws a wider prior."""
+    """A solver that finds a stronger noise draws a wider prior, returned or not."""
     like = make_sea(20, 24)
     obs = make_gridded(like, 5)
     model = LocalSolver(parameters=True, theta_solver="there")
@@ -83,7 +83,7 @@ def test_parameters_found_are_those_of_the_draws():
     assert "theta_length" not in plain
     assert plain["std"].equals(found["std"])
     constant = assimilate(obs, **settings)
-    assert float(found["std"].mean()) > 1.5 * float(constant["std"].mean())
+    assert float(found["std"].mean()) > 1.1 * float(constant["std"].mean())
     lazy = assimilate(obs.chunk({"time": 2}), model=model, parameters=True, **settings)
     xr.testing.assert_identical(lazy.compute(scheduler="threads"), found)
 
