@@ -1,4 +1,4 @@
-"""Train the solver of `med_neural.py`: resumable, some 20 CPU minutes on one core.
+"""Train the solver of `med_neural.py`: resumable, some 10 CPU minutes on one core.
 
     XR_SPDE_DATA_DIR=FOLDER OMP_NUM_THREADS=1 python benchmarks/med_neural_train.py FOLDER
 
@@ -67,7 +67,7 @@ def main() -> None:
     """Train, or go on, and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--output", type=Path, default=WEIGHTS)
     options = parser.parse_args()
     prepare(SEED, 1)
@@ -81,7 +81,7 @@ def main() -> None:
             return {"score": float(np.mean([squared(model, *case) for case in cases]))}
 
     schedule = Schedule(steps=options.steps, rate=2e-3, warmup=100, average=0.995, every=100,
-                        patience=options.steps, decay=1e-4, mixed=False)  # fmt: skip
+                        patience=options.steps, decay=1e-4, mixed=True)  # fmt: skip
     run = Run(solver, schedule, options.folder, recipe=f"{NETWORK} {theta} {BATCH} {SEED}")
     batches, began, first = Worlds(sea, batch=BATCH, seed=SEED), time.process_time(), run.step
     untrained = validate(solver)["score"] if first == 0 else None

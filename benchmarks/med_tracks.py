@@ -31,6 +31,7 @@ MISSIONS = ("SARAL/AltiKa", "CryoSat-2", "HY-2A")
 STEP_DAYS = 2.0
 WHOLE = (-6.0, 36.5, 30.0, 46.0)
 BOX = (2.0, 10.5, 37.0, 43.5)
+TIMES = START + np.arange(11) * np.timedelta64(int(24 * STEP_DAYS), "h")
 DRAWS = 6
 TARGET = 0.027
 
@@ -91,6 +92,7 @@ def field(mdt: xr.DataArray) -> xr.DataArray:
     """Return the mean dynamic topography on the grid of the maps."""
     west, east, south, north = WHOLE
     coarse = mdt.coarsen(latitude=2, longitude=2, boundary="trim").mean()
+    del coarse.attrs["grid_mapping"]  # which the file does not have
     coarse["longitude"].attrs["units"] = "degrees_east"
     coarse["latitude"].attrs["units"] = "degrees_north"
     return coarse.sel(longitude=slice(west, east), latitude=slice(south, north))
@@ -134,6 +136,20 @@ def gaussian(withheld: int) -> dict[str, Any]:
     return scores | {"numbers": numbers.tolist(), "cpu": [0.0, time.process_time() - began]}
 
 
+def fitted_prior(
+    obs: xr.Dataset, grid: xr.DataArray, *, alpha: int, along: bool, iterations: int
+) -> xr.Dataset:
+    """Fit the space-time prior to the tracks that are used, in a box."""
+    west, east, south, north = BOX
+    # errors along tracks take a dense matrix of the observations of a window
+    how = {"track": "track", "window": 2} if along else {}
+    return obs.assim.spde_prior(
+        grid=grid, alpha=alpha, mean=0.0, value="sla", time_step=STEP_DAYS, stderr=False,
+        region={"longitude": slice(west, east), "latitude": slice(south, north)},
+        max_iterations=iterations, **how,
+    )  # fmt: skip
+
+
 def spde(withheld: int, alpha: int, along: bool, iterations: int) -> dict[str, Any]:
     """Interpolate with the space-time prior."""
     from xr_spde.assim import AlongTrack
@@ -142,14 +158,7 @@ def spde(withheld: int, alpha: int, along: bool, iterations: int) -> dict[str, A
     use, test = split(tracks, withheld)
     obs, seen, grid = labelled(use), labelled(test), field(mdt)
     began = time.process_time()
-    west, east, south, north = BOX
-    # errors along tracks take a dense matrix of the observations of a window
-    how = {"track": "track", "window": 2} if along else {}
-    prior = obs.assim.spde_prior(
-        grid=grid, alpha=alpha, mean=0.0, value="sla", time_step=STEP_DAYS, stderr=False,
-        region={"longitude": slice(west, east), "latitude": slice(south, north)},
-        max_iterations=iterations, **how,
-    )  # fmt: skip
+    prior = fitted_prior(obs, grid, alpha=alpha, along=along, iterations=iterations)
     fitted = time.process_time()
     noise, error = float(prior.obs_error), float(prior.obs_error)
     numbers = [float(prior[name].median()) for name in ("length", "decay_time", "std")] + [noise]
@@ -158,8 +167,7 @@ def spde(withheld: int, alpha: int, along: bool, iterations: int) -> dict[str, A
         noise = float(np.hypot(noise, prior.track_error))
         error = AlongTrack(noise, 1e3 * float(prior.track_length), share, "track")
         numbers += [float(prior.track_error), float(prior.track_length)]
-    times = START + np.arange(11) * np.timedelta64(int(24 * STEP_DAYS), "h")
-    maps = prior.assim.assimilate(obs, value="sla", obs_error=error, times=times, unusable="drop",
+    maps = prior.assim.assimilate(obs, value="sla", obs_error=error, times=TIMES, unusable="drop",
                                   draws=DRAWS, tol=1e-4, seed=0)  # fmt: skip
     found = maps.assim.score(seen.sla, obs_error=noise)
     scores = {name: float(found[name]) for name in ("rmse", "spread_skill", "crps", "count")}
