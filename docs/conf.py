@@ -99,6 +99,7 @@ RESULTS = {
     "long_series": "Long series in windows",
     "med_tracks": "Mediterranean tracks",
     "osse": "Observing-system experiment",
+    "ssh": "Synthetic sea level",
     "gpu": "Graphics card",
     "climate": "Real data",
     "in_between": "The frame between two images",
