@@ -13,7 +13,6 @@ import pytest
 import xarray as xr
 
 import xr_spde
-from xr_spde import datasets
 from xr_spde._core.errors import (
     DataUnavailableError,
     MissingDependencyError,
@@ -21,6 +20,7 @@ from xr_spde._core.errors import (
     SchemaError,
     UnknownNameError,
 )
+from xr_spde.datasets import samples as datasets
 from xr_spde.tutorial import list_datasets, open_dataset
 
 REGISTERED = sorted(name for name, sample in datasets.CATALOGUE.items() if sample.public_name)

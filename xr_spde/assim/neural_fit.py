@@ -117,7 +117,8 @@ def fit_solver(obj: Any, observations: Any, settings: FitSettings) -> NeuralSolv
         _start(solver, settings, "solver")
         theta: Any = None
         if settings.theta is not None:
-            told = {"alpha": options["alpha"], **settings.theta_network}
+            told = {name: solver.options[name] for name in ("alpha", "theta", "boundary")}
+            told |= settings.theta_network
             theta = build_network("4dvarnet-theta", {"steps": settings.window, **told})
             _start(theta, settings, "theta_solver")
         stage = _Stage(series, settings, entropy, str(folder), options)
@@ -226,8 +227,8 @@ class _Stage:
         self.settings, self.entropy, self.folder = settings, entropy, folder
         self.batches = _batches(series, settings, entropy, held=False)
         self.held = _batches(series, settings, entropy, held=True)
-        self.objective = Objective(settings.loss, settings.gradient, settings.projection,
-                                   settings.likelihood, settings.border)  # fmt: skip
+        names = ("loss", "gradient", "projection", "likelihood", "border", "smoothness")
+        self.objective = Objective(**{name: getattr(settings, name) for name in names})
         told = {"settings": settings.recipe(), "data": series.described, "options": dict(options)}
         self.recipe = json.dumps(told, default=str, sort_keys=True)
 

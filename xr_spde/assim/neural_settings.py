@@ -54,6 +54,9 @@ class FitSettings:
         Weights of the terms beside it; see `xr_spde.nets.variational_training.Objective`.
     border : int
         Rows and columns at the edges of a window that do not count.
+    smoothness : float
+        Weight of the roughness of the SPDE parameters beside their likelihood; see
+        `xr_spde.nets.theta_losses.parameter_penalty`.
     spde_prior : Dataset, optional
         As `spde_prior` returns it: for the preconditioner and for an SPDE prior of the solver; its
         mean over the grid is taken. By default numbers that have the correlations of the truth.
@@ -121,6 +124,7 @@ class FitSettings:
     projection: float = 0.02
     likelihood: float = 0.05
     border: int = 0
+    smoothness: float = 0.0
     spde_prior: xr.Dataset | None = None
     random_priors: float = 0.0
     theta: str | None = None

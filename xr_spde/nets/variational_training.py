@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from xr_spde._core.errors import ParameterError, SolverError, unknown
 from xr_spde._core.progress import track
+from xr_spde.nets.theta_losses import likelihood_loss, parameter_penalty
 from xr_spde.nets.training import Run, Schedule
 from xr_spde.nets.variational_losses import (
     gradient_loss,
@@ -53,6 +54,8 @@ class Objective:
         Weight of the likelihood of the truth beside the errors, in joint training.
     border : int
         Rows and columns at the edges of a window that do not count.
+    smoothness : float
+        Weight of `xr_spde.nets.theta_losses.parameter_penalty` beside the likelihood.
     """
 
     loss: str = "supervised"
@@ -60,12 +63,13 @@ class Objective:
     projection: float = 0.02
     likelihood: float = 0.05
     border: int = 0
+    smoothness: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the name and the weights."""
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
-        if min(self.gradient, self.projection, self.likelihood, self.border) < 0.0:
+        if min(self.gradient, self.projection, self.likelihood, self.border, self.smoothness) < 0.0:
             raise ParameterError(f"{self} has a negative weight")
 
 
@@ -108,12 +112,21 @@ def estimate(solver: Any, theta_solver: Any | None, window: Window) -> tuple[Ten
     return _both(solver, theta_solver, window)
 
 
-def _both(solver: Any, theta_solver: Any, window: Window) -> tuple[Tensor, Tensor]:
+def _both(
+    solver: Any, theta_solver: Any, window: Window, truth: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     mean = solver(window)
-    theta = theta_solver(window, mean)
+    theta = _parameters(theta_solver, window, mean, truth)
     if solver.options["parameters"]:
         mean = solver(window, theta)
     return mean, theta
+
+
+def _parameters(theta_solver: Any, window: Window, mean: Tensor, truth: Tensor | None) -> Tensor:
+    """Parameters from the observations; an oracle, and only that, gets the truth."""
+    oracle = truth if theta_solver.options["oracle_theta"] else None
+    found: Tensor = theta_solver(window, mean, oracle=oracle)
+    return found
 
 
 def _state_loss(
@@ -133,16 +146,18 @@ def _state_loss(
     return value
 
 
-def _likelihood(theta: Tensor, window: Window, truth: Tensor, solver: Any) -> Tensor:
-    """Negative log-likelihood of the truth per cell and step."""
-    from xr_spde.nets.spde_terms import negative_log_likelihood
-
-    known = torch.where(truth.isfinite(), truth, 0.0)
-    total = negative_log_likelihood(
-        known, theta, alpha=solver.options["alpha"], sea=window.sea,
+def _likelihood(
+    objective: Objective, theta: Tensor, window: Window, truth: Tensor, solver: Any
+) -> Tensor:
+    """Negative log-likelihood of the truth for each value, and how rough the parameters are."""
+    found = likelihood_loss(
+        theta, truth, window.sea, alpha=solver.options["alpha"],
         boundary=solver.options["boundary"],
     )  # fmt: skip
-    return (total / (window.sea.sum((1, 2)).clamp_min(1) * truth.shape[1])).mean()
+    if objective.smoothness:
+        penalty = parameter_penalty(theta, window.sea, smoothness=objective.smoothness)
+        found = found + penalty.double()
+    return found
 
 
 def loss_of(objective: Objective, solver: Any = None) -> Callable[[Any, Any, Tensor], Tensor]:
@@ -167,14 +182,16 @@ def loss_of(objective: Objective, solver: Any = None) -> Callable[[Any, Any, Ten
     def of_theta(model: Any, window: Window, truth: Tensor) -> Tensor:
         with torch.no_grad():
             mean = solver(window)
-        return _likelihood(model(window, mean), window, truth, solver)
+        theta = _parameters(model, window, mean, truth)
+        return _likelihood(objective, theta, window, truth, solver)
 
     def of_both(model: Any, window: Window, truth: Tensor) -> Tensor:
         if not isinstance(model, Solvers):
             return of_state(model, window, truth)
-        mean, theta = _both(model.solver, model.theta_solver, window)
+        mean, theta = _both(model.solver, model.theta_solver, window, truth)
         value = _state_loss(objective, model.solver, window, truth, mean, theta)
-        return value + objective.likelihood * _likelihood(theta, window, truth, model.solver)
+        fitted = _likelihood(objective, theta, window, truth, model.solver)
+        return value + objective.likelihood * fitted
 
     return of_both if solver is None else of_theta
 

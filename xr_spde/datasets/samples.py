@@ -289,7 +289,7 @@ def local_path(filename: str) -> Path:
 def _registry_path() -> Path:
     packaged = Path(str(files("xr_spde") / _REGISTRY))
     # A wheel carries the registry inside the package; an editable install has it beside.
-    return packaged if packaged.is_file() else Path(__file__).resolve().parents[1] / _REGISTRY
+    return packaged if packaged.is_file() else Path(__file__).resolve().parents[2] / _REGISTRY
 
 
 def _cache() -> pooch.Pooch:
