@@ -31,7 +31,7 @@ __all__ = ["NEURAL", "apply_solver"]
 NEURAL = "4dvarnet"
 """Name of the method."""
 
-PATCH, OVERLAP = 256, 48
+PATCH, OVERLAP = 384, 48
 """Cells of a side of a patch, and of what neighbours share, where nothing else is asked for."""
 
 LEAST = 16
@@ -104,9 +104,9 @@ def apply_solver(
         hold it, by weights that prefer their middle; 1 takes most time and is smoothest. "auto":
         half a window.
     patch, overlap : int or "auto"
-        Cells of a side of the patches of a large plane, and cells that neighbours share: the outer
-        third of these is left out, and over the middle third one passes into the other. "auto": 256
-        and 48.
+        Cells of a side of the patches of a large plane, at most, and cells that neighbours share:
+        the outer third of these is left out, and over the middle third one passes into the other.
+        "auto": 384 and 48.
     n : int, default 0
         Number of members, by conditional simulation: draws of the prior of the solver, or with the
         parameters that it estimates, are observed as the field was, with errors, and mapped like

@@ -6,7 +6,7 @@ the solver makes of them is joined by the weights that join the mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ __all__ = ["spread_maps"]
 
 Float = NDArray[np.float64]
 Single = NDArray[np.float32]
+
+_NAMES = ("kappa", "tau", "m1", "m2", "v1", "v2", "gamma", "beta")
 
 TOGETHER = 20
 """Members that a task draws and solves."""
@@ -144,7 +146,8 @@ def _constant(context: Context) -> Float:
         raise ParameterError(
             "n= and draws= need a prior to draw from, and this solver has no theta; leave them out"
         )
-    return np.asarray(told, dtype=np.float64)
+    numbers = [told[name] for name in _NAMES] if isinstance(told, Mapping) else told
+    return np.asarray(numbers, dtype=np.float64)
 
 
 def _simulated(

@@ -59,7 +59,7 @@ def plan_axis(size: int, side: int, overlap: int, *, periodic: bool = False) -> 
     size : int
         Cells of the axis.
     side : int
-        Cells of a patch, at most.
+        Cells of a patch, at most; fewer where as many smaller ones do.
     overlap : int
         Cells that neighbours share, at least; less than `side`.
     periodic : bool, default False
@@ -80,12 +80,12 @@ def plan_axis(size: int, side: int, overlap: int, *, periodic: bool = False) -> 
     """
     if periodic:
         count = 1 if size + overlap <= side else math.ceil(size / (side - overlap))
-        side = min(side, size + overlap)
-        starts = tuple(round(k * size / count) - overlap // 2 for k in range(count))
+        side = math.ceil(size / count) + overlap
+        starts = tuple(k * size // count - overlap // 2 for k in range(count))
     else:
-        side = min(side, size)
-        count = 1 if size == side else math.ceil((size - overlap) / (side - overlap))
-        starts = tuple(np.linspace(0, size - side, count).round().astype(int).tolist())
+        count = 1 if size <= side else math.ceil((size - overlap) / (side - overlap))
+        side = math.ceil((size + (count - 1) * overlap) / count)
+        starts = tuple(k * (size - side) // max(count - 1, 1) for k in range(count))
     crop = overlap // 3
     ramp = overlap - 2 * crop
     inward = np.clip((np.arange(side) - crop + 0.5) / max(ramp, 1), 0.0, 1.0)
