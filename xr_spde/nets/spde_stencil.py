@@ -208,8 +208,10 @@ def apply_stencil(stencil: Tensor, x: Tensor, *, around: bool) -> Tensor:
     # the stencil is zero where there is no neighbour, so that what is padded there never matters
     wide = F.pad(x, (1, 1, 1, 1), mode="circular" if around else "constant")
     found = torch.zeros_like(x)
+    # in place where nothing is to be differentiated: no fields come and go
+    add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
     for k, (dj, di) in enumerate(OFFSETS):
-        found = found + stencil[:, k] * wide[..., 1 + dj : 1 + dj + ny, 1 + di : 1 + di + nx]
+        found = add(found, stencil[:, k], wide[..., 1 + dj : 1 + dj + ny, 1 + di : 1 + di + nx])
     return found
 
 

@@ -97,6 +97,7 @@ class SpdePrior:
         self._periodic = (pair[0] == "periodic", pair[1] == "periodic")
         self._stencil = stencil_of(theta, self.sea, pair)
         tau = theta[:, 1]
+        self._transposed: Tensor | None = None
         self._weight = torch.where(self.sea, tau, torch.ones_like(tau)) ** -2.0
 
     def _fields(self, x: Tensor) -> Tensor:
@@ -154,7 +155,9 @@ class SpdePrior:
         weighed = self._weight * self.noise(x)
         if self.initial == "given":
             weighed = torch.cat([torch.zeros_like(weighed[:, :1]), weighed[:, 1:]], dim=1)
-        found = weighed + self._drift(transposed_stencil(self._stencil), weighed)
+        if self._transposed is None:
+            self._transposed = transposed_stencil(self._stencil)
+        found = weighed + self._drift(self._transposed, weighed)
         after = torch.cat([weighed[:, 1:], torch.zeros_like(weighed[:, :1])], dim=1)
         if self.initial == "stationary":
             first = self._weight[:, :1] * self._fields(x)[:, :1]
