@@ -10,8 +10,9 @@ import xarray as xr
 
 torch = pytest.importorskip("torch")
 
-from xr_spde.assim import fit, load_solver  # noqa: E402
+from xr_spde.assim import assimilate, fit, load_solver  # noqa: E402
 from xr_spde.assim.neural_ensemble import anomaly_std, conditional_anomalies  # noqa: E402
+from xr_spde.assim.neural_solver import NeuralSolver  # noqa: E402
 from xr_spde.errors import ParameterError  # noqa: E402
 from xr_spde.fields.prior_draws import draw_prior, observation_noise  # noqa: E402
 from xr_spde.nets.theta_solver import ThetaSolver  # noqa: E402
@@ -110,6 +111,26 @@ def test_an_oracle_sees_the_truth_in_training_and_gives_no_estimate():
     for some in (nets(parameters=False)[1], theta):
         with pytest.raises(ParameterError, match="1 of 2 windows"):
             loss(some, window, holed)
+
+
+def test_an_oracle_model_says_so_and_maps_nothing():
+    known = batch()
+    solver, theta = nets(parameters=False, oracle=True)
+    common = {"scale": 1.0, "spacing": (10.0, 10.0), "time_step": 1.0, "tasks": ("mapping",),
+              "units": "m"}  # fmt: skip
+    model = NeuralSolver(solver, theta_solver=theta, **common)
+    plain = NeuralSolver(solver, theta_solver=nets(parameters=False)[1], **common)
+    assert "ORACLE" in repr(model)
+    assert "ORACLE" not in repr(plain)
+    given = (known.obs, known.mask, 0 * known.obs + 0.01, known.sea)
+    found = model.solve(*given, oracle=known.truth)[1]
+    assert not np.array_equal(found, model.solve(*given, oracle=2.0 * known.truth)[1])
+    for one, truth in ((model, None), (plain, known.truth)):
+        with pytest.raises(ParameterError, match="oracle_theta"):
+            one.solve(*given, oracle=truth)
+    _, seen = series()
+    with pytest.raises(ParameterError, match="come from the truth"):
+        assimilate(seen, method="4dvarnet", model=model, obs_error=0.01)
 
 
 def series():

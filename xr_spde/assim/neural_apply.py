@@ -279,6 +279,11 @@ def _check_task(model: Any, lead: int | None) -> None:
             f"model={type(model).__name__} was given; expected a NeuralSolver, as xr_spde.assim.fit"
             ' and load_solver return it, or the name of one, such as "sea-level"'
         )
+    if getattr(model, "oracle", False):
+        raise ParameterError(
+            "the SPDE parameters of this model come from the truth (oracle_theta=True), which "
+            "observations do not have; take a model without, or model.solve(..., oracle=truth)"
+        )
     task = "mapping" if lead is None else "forecast" if lead else "nrt"
     if task not in model.tasks:
         raise ParameterError(

@@ -138,6 +138,11 @@ class NeuralSolver:
         """Whether the mean depends on the parameters that are estimated."""
         return self.theta_solver is not None and bool(self.solver.options.get("parameters"))
 
+    @property
+    def oracle(self) -> bool:
+        """Whether the SPDE parameters are those of the truth: an upper bound, never an estimate."""
+        return self.theta_solver is not None and bool(self.theta_solver.options["oracle_theta"])
+
     def solve(
         self,
         obs: NDArray[Any],
@@ -147,6 +152,7 @@ class NeuralSolver:
         theta: NDArray[Any] | None = None,
         *,
         parameters: bool = True,
+        oracle: NDArray[Any] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Estimate the fields of windows, on arrays.
 
@@ -160,6 +166,9 @@ class NeuralSolver:
             Parameters of the prior; by default estimated, where there is a network for it.
         parameters : bool, default True
             Whether to estimate parameters that the mean does not need.
+        oracle : ndarray (B, T, ny, nx), optional
+            True anomalies divided by the scale, for a model whose theta solver was made with
+            ``oracle_theta=True``: parameters from the truth, an upper bound and no estimate.
 
         Returns
         -------
@@ -170,7 +179,7 @@ class NeuralSolver:
         from xr_spde.nets.variational_inference import run_window
 
         return run_window(self.solver, self.theta_solver, obs, mask, variance, sea, theta,
-                          parameters=parameters)  # fmt: skip
+                          parameters=parameters, oracle=oracle)  # fmt: skip
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write the solver to one safetensors file with a description in JSON.
@@ -210,6 +219,7 @@ class NeuralSolver:
     def _facts(self) -> dict[str, str]:
         """Name and value of what describes the solver."""
         spread = "a theta solver" if self.theta_solver is not None else "none learned"
+        spread = "ORACLE: a theta solver that sees the truth" if self.oracle else spread
         if self.recalibration is not None:
             spread += ", recalibrated"
         o = self.solver.options

@@ -28,6 +28,7 @@ def run_window(
     theta: NDArray[Any] | None = None,
     *,
     parameters: bool = True,
+    oracle: NDArray[Any] | None = None,
 ) -> tuple[Array, Array | None]:
     """Estimate the fields of a batch of windows, on one thread.
 
@@ -46,6 +47,8 @@ def run_window(
         Parameters of the prior, for a solver that reads them; estimated by default.
     parameters : bool, default True
         Whether to estimate parameters that the solver does not read.
+    oracle : ndarray (B, T, ny, nx), optional
+        The truth, for a theta solver with ``oracle_theta=True`` and refused by any other.
 
     Returns
     -------
@@ -64,7 +67,8 @@ def run_window(
     with single_thread(), torch.no_grad():
         mean = net(window, given if reads else None)
         if given is None and theta_solver is not None and (parameters or reads):
-            given = theta_solver.to(device).eval()(window, mean)
+            told = {} if oracle is None else {"oracle": _tensor(oracle).to(device)}
+            given = theta_solver.to(device).eval()(window, mean, **told)
             mean = net(window, given) if reads else mean
     return _array(mean), None if given is None else _array(given)
 
