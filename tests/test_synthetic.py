@@ -93,7 +93,7 @@ def test_large_cells_are_means_of_smaller_ones():
     "wrong",
     [{"shape": (1, 5)}, {"days": 0}, {"resolution": -0.1}, {"step": 0.0}, {"latitude": 2.0},
      {"latitude": 84.5}, {"spin_up": -1}, {"drag": 0.0}, {"criticality": 0.9}, {"radius": 0.0},
-     {"dtype": "int8"}],
+     {"dtype": "int8"}, {"start": "soon"}],
 )  # fmt: skip
 def test_impossible_seas_are_refused(wrong):
     with pytest.raises(ParameterError, match=next(iter(wrong))):

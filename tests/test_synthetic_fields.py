@@ -95,7 +95,8 @@ def test_runs_labels_and_seeds():
     [({"preset": "other"}, UnknownNameError), ({"alpha": 3}, UnknownNameError),
      ({"boundary": "sea"}, UnknownNameError), ({"steps": 0}, ParameterError),
      ({"runs": 0}, ParameterError), ({"burn_in": -1}, ParameterError),
-     ({"resolution": 0.0}, ParameterError), ({"shape": (1, 4)}, ParameterError)],
+     ({"resolution": 0.0}, ParameterError), ({"shape": (1, 4)}, ParameterError),
+     ({"start": "soon"}, ParameterError)],
 )  # fmt: skip
 def test_impossible_fields_are_refused(wrong, error):
     with pytest.raises(error, match=next(iter(wrong))):

@@ -21,6 +21,7 @@ from xr_spde.fields.spde import SpdeOperator, SpdeParameters
 from xr_spde.fields.spde_variance import local_std
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.points import find_time
+from xr_spde.synthetic.coordinates import degrees_around, times_from
 
 __all__ = ["PRESETS", "THETA", "diagonal_mask", "spacetime_field"]
 
@@ -42,6 +43,7 @@ _SPEED = 0.5
 """Largest velocity along either axis in random worlds, in cells per step."""
 _SMOOTH = 6
 """Random maps change over this part of the domain."""
+_MIDDLE = (38.0, -60.0)
 _FORGOTTEN = math.log(100.0) / 2.0
 
 _WORDS = {
@@ -127,13 +129,14 @@ def spacetime_field(
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    wrong = {"steps": steps, "runs": 1 if runs is None else runs, "burn_in": (burn_in or 0) + 1}
-    for name, value in wrong.items():
-        if value < 1:
-            raise ParameterError(f"{name}={value - (name == 'burn_in')!r}; expected more")
+    for name, value, least in (("steps", steps, 1), ("runs", runs, 1), ("burn_in", burn_in, 0)):
+        if value is not None and value < least:
+            raise ParameterError(f"{name}={value!r}; expected at least {least}")
     if resolution is not None and not 0.0 < resolution < np.inf:
         raise ParameterError(f"resolution={resolution!r}; expected degrees > 0")
     mesh, entropy = Mesh.of(shape, boundary=boundary), resolve_seed(seed)
+    coords = _coordinates(mesh.shape, resolution)
+    coords["time"] = times_from(start, np.arange(float(steps)))
     parameters = _parameters(mesh, preset, alpha, entropy)
     if burn_in is None:
         slowest = float(parameters.kappa.min()) ** alpha
@@ -151,7 +154,6 @@ def spacetime_field(
     values = fields[0] if runs is None else fields
     settings = {"preset": preset, "alpha": alpha, "boundary": boundary, "burn_in": burn_in}
     attrs = provenance("spacetime_field", seed=entropy, **settings)
-    coords = _coordinates(mesh.shape, resolution) | {"time": _times(start, steps)}
     return _labelled(values, parameters, coords, attrs)
 
 
@@ -206,24 +208,16 @@ def _random_parameters(mesh: Mesh, alpha: int, rng: np.random.Generator) -> Spde
     return SpdeParameters.of(mesh.shape, tau=tau, **given)
 
 
-def _times(start: str, steps: int) -> xr.DataArray:
-    days = np.datetime64(start, "ns") + np.arange(steps) * np.timedelta64(1, "D")
-    return xr.DataArray(days, dims="time", attrs={"standard_name": "time"})
-
-
 def _coordinates(shape: tuple[int, int], resolution: float | None) -> dict[str, xr.DataArray]:
-    if resolution is None:
-        names, units, step, middle = ("y", "x"), ("m", "m"), 1.0, None
-        standard = ("projection_y_coordinate", "projection_x_coordinate")
-    else:
-        names, units = ("lat", "lon"), ("degrees_north", "degrees_east")
-        step, middle, standard = resolution, (38.0, -60.0), ("latitude", "longitude")
-    found = {}
-    for k, n in enumerate(shape):
-        origin = 0.0 if middle is None else middle[k] - step * (n - 1) / 2
-        attrs = {"units": units[k], "standard_name": standard[k]}
-        found[names[k]] = xr.DataArray(origin + step * np.arange(n), dims=names[k], attrs=attrs)
-    return found
+    if resolution is not None:
+        return degrees_around(_MIDDLE, shape, resolution)
+    return {
+        name: xr.DataArray(
+            np.arange(float(n)), dims=name,
+            attrs={"units": "m", "standard_name": f"projection_{name}_coordinate"},
+        )
+        for name, n in zip("yx", shape, strict=True)
+    }  # fmt: skip
 
 
 def _labelled(

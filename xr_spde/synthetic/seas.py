@@ -22,6 +22,7 @@ from xr_spde._core.progress import track
 from xr_spde._core.provenance import provenance
 from xr_spde._core.rng import Seed, member_generator, resolve_seed
 from xr_spde.fields.quasi_geostrophic import TwoLayer
+from xr_spde.synthetic.coordinates import degrees_around, times_from
 
 __all__ = ["turbulent_sea"]
 
@@ -64,7 +65,8 @@ def turbulent_sea(
     """Sea level of two-layer quasi-geostrophic turbulence, as of an energetic mid-latitude ocean.
 
     With the defaults eddies of 100 to 300 km, a standard deviation of 0.1 to 0.4 m that differs
-    from seed to seed, and a correlation in time that falls to 1/e within 10 to 20 days.
+    from seed to seed, and a correlation in time that falls to 1/e within 10 to 20 days. A day of
+    128 x 128 cells takes about 0.08 CPU seconds, with those of the spin-up.
 
     Parameters
     ----------
@@ -137,7 +139,7 @@ def turbulent_sea(
     (('time', 'lat', 'lon'), 'm', {'time': 4, 'lat': 24, 'lon': 24})
     """
     _check(shape, days, resolution, step, latitude, drag, spin_up)
-    if cache is not None and not (isinstance(seed, int) and not isinstance(seed, bool)):
+    if cache is not None and not isinstance(seed, int | np.integer):
         raise ParameterError(f"seed={seed!r} with a cache; a sea is found again by an integer seed")
     entropy = resolve_seed(seed)
     rng = member_generator(entropy, 0)
@@ -160,7 +162,7 @@ def turbulent_sea(
         return xr.load_dataarray(path, engine="scipy")
     refined = max(1, math.ceil(_CELLS_PER_RADIUS * _metres(resolution) / (1e3 * radius)))
     model = _model(shape, resolution / refined, refined, latitude, radius, criticality, drag, dtype)
-    times = np.arange(math.ceil(days / step - 1e-9)) * step
+    times = times_from(start, np.arange(math.ceil(days / step - 1e-9)) * step)
     check_memory(
         np.dtype(dtype).itemsize * (times.size * math.prod(shape) + 60 * math.prod(model.shape)),
         what=f"{times.size} maps of {shape[0]} x {shape[1]}", remedy="give fewer days or cells",
@@ -245,23 +247,14 @@ def _cut(psi: NDArray[Any], shape: tuple[int, int], refined: int) -> NDArray[Any
 
 
 def _labelled(
-    values: NDArray[Any], times: NDArray[np.floating[Any]], settings: Mapping[str, Any],
+    values: NDArray[Any], times: xr.DataArray, settings: Mapping[str, Any],
     attrs: Mapping[str, Any],
 ) -> xr.DataArray:  # fmt: skip
-    ny, nx = settings["shape"]
-    resolution = settings["resolution"]
-    axes = [middle + resolution * (np.arange(n) - (n - 1) / 2)
-            for n, middle in ((ny, settings["latitude"]), (nx, settings["longitude"]))]  # fmt: skip
-    when = np.datetime64(settings["start"], "ns") + np.round(times * _DAY * 1e9).astype(
-        "timedelta64[ns]"
-    )
     return xr.DataArray(
         values,
-        {
-            "time": ("time", when, {"standard_name": "time"}),
-            "lat": ("lat", axes[0], {"units": "degrees_north", "standard_name": "latitude"}),
-            "lon": ("lon", axes[1], {"units": "degrees_east", "standard_name": "longitude"}),
-        },
+        {"time": times, **degrees_around(
+            (settings["latitude"], settings["longitude"]), settings["shape"],
+            settings["resolution"])},
         ("time", "lat", "lon"),
         "ssh",
         {
