@@ -223,3 +223,21 @@ def test_without_a_truth_the_cost_of_interpolation_falls():
     assert last.scale == pytest.approx(0.1)
     gridded = fit(seen_of(da), obs_error=0.01, **settings)
     assert dataclasses.replace(gridded, leads=0).leads == 0
+
+
+def test_errors_may_differ_from_window_to_window():
+    from xr_spde.assim.neural_fit import held_windows
+
+    settings = {**TINY, "patch": 40, "missions": ["swot"]}
+    da = truth(ny=40, nx=40)
+    sizes = {}
+    for noise in (0.01, (0.01, 0.04)):
+        windows = held_windows(da, None, 6, noise=noise, **settings)
+        # the variance of a cell falls with its points: the largest is that of one point
+        sizes[noise] = [np.sqrt(w.variance[w.mask].max()) for w in windows]
+    one = np.asarray(sizes[0.01])
+    many = np.asarray(sizes[(0.01, 0.04)])
+    np.testing.assert_allclose(one, one[0], rtol=1e-12)
+    assert (many > one).all()
+    assert (many < 4.0 * one).all()
+    assert np.ptp(many) > 0.2 * one[0]

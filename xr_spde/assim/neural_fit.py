@@ -20,7 +20,7 @@ from xr_spde.assim.neural_series import Series, read_series
 from xr_spde.assim.neural_settings import FitSettings, settings_of
 from xr_spde.assim.neural_solver import NeuralSolver
 
-__all__ = ["METHODS", "fit", "fit_solver"]
+__all__ = ["METHODS", "fit", "fit_solver", "held_windows"]
 
 _SAMPLES = 24
 _CARD = "xr_spde.assim.fit"
@@ -134,6 +134,27 @@ def fit_solver(obj: Any, observations: Any, settings: FitSettings) -> NeuralSolv
     return _labelled(series, settings, entropy, solver.eval(), theta and theta.eval(), scores)
 
 
+def held_windows(obj: Any, observations: Any, count: int, **settings: Any) -> list[Any]:
+    """Windows of the held-out part that a fit with these arguments would be validated on.
+
+    Parameters
+    ----------
+    obj, observations, **settings
+        As for :func:`fit`.
+    count : int
+        Number of windows.
+
+    Returns
+    -------
+    list of xr_spde.nets.variational_windows.Sample
+        With all observations, and the truth, in units of the scale.
+    """
+    chosen = _completed(settings_of(settings))
+    series = read_series(obj, observations, chosen)
+    batches = _batches(series, chosen, resolve_seed(chosen.seed), held=True)
+    return [batches.sample(number, 0, hidden=0) for number in range(count)]
+
+
 METHODS: Mapping[str, Callable[[Any, Any, FitSettings], NeuralSolver]] = {"4dvarnet": fit_solver}
 """Fits by the name of their method."""
 
@@ -149,7 +170,17 @@ def _completed(settings: FitSettings) -> FitSettings:
             'xr_spde.assim.load_solver("sea-level")'
         )
     changes = {k: v for k, v in settings.network.items() if start.solver.options.get(k) != v}
-    fixed = {"steps", "hidden", "coarsen", "prior", "width", "preconditioner", "parameters"}
+    fixed = {
+        "steps",
+        "hidden",
+        "coarsen",
+        "prior",
+        "width",
+        "preconditioner",
+        "parameters",
+        "refine",
+        "depth",
+    }
     if changes.keys() & fixed:
         raise ParameterError(
             f"network={dict(settings.network)!r} and start= with options {start.solver.options} "
@@ -229,8 +260,7 @@ class _Stage:
         self.held = _batches(series, settings, entropy, held=True)
         names = ("loss", "gradient", "projection", "likelihood", "border", "smoothness")
         self.objective = Objective(**{name: getattr(settings, name) for name in names})
-        told = {"settings": settings.recipe(), "data": series.described, "options": dict(options)}
-        self.recipe = json.dumps(told, default=str, sort_keys=True)
+        self.told = {"data": series.described, "options": dict(options)}
 
     def run(self, network: Any, name: str, *, solver: Any = None) -> dict[str, float]:
         """Train one network; returns its scores."""
@@ -250,10 +280,11 @@ class _Stage:
             solver = None if solver is None else solver.to(s.device)
         validate = validation(self.held, s.validation_windows, leads, self.objective,
                               solver=solver, device=s.device)  # fmt: skip
+        told = {**self.told, "settings": s.recipe(name)}
         scores = train(
             network, schedule, self.batches, validate, self.objective, f"{self.folder}/{name}",
-            solver=solver, device=s.device, seed=self.entropy, recipe=self.recipe,
-            progress=s.progress, label=name,
+            solver=solver, device=s.device, seed=self.entropy,
+            recipe=json.dumps(told, default=str, sort_keys=True), progress=s.progress, label=name,
         )  # fmt: skip
         if solver is not None:
             solver.to("cpu")
@@ -265,7 +296,7 @@ def _labelled(
     scores: Mapping[str, float],
 ) -> NeuralSolver:  # fmt: skip
     """Put what was fitted together with what its use needs."""
-    plain = json.loads(json.dumps(settings.recipe(), default=str))
+    plain = json.loads(json.dumps(settings.recipe("card"), default=str))
     for name in ("network", "theta_network", "x", "y", "value"):
         plain.pop(name, None)
     card = {

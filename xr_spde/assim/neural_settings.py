@@ -30,8 +30,9 @@ class FitSettings:
     missions : sequence of str, sequence of these, or mapping of str to Mission
         Who observes the truth where no observations are given, along simulated tracks; of several
         sets one is drawn for every window.
-    noise : float or mapping of str to float
-        Standard deviation of the errors of their points, in units of the truth.
+    noise : float, (float, float), or mapping of str to these
+        Standard deviation of the errors of their points, in units of the truth, by mission where
+        these differ; of two the logarithm between them is drawn for every window.
     obs_error : float or DataArray, optional
         Standard deviation of the errors of given observations; by default a variable of theirs.
     value, x, y : str, optional
@@ -109,7 +110,7 @@ class FitSettings:
     """
 
     missions: Any = ("topex", "jason", "gfo", "envisat")
-    noise: float | Mapping[str, float] = 0.03
+    noise: Any = 0.03
     obs_error: float | xr.DataArray | None = None
     value: str | None = None
     x: str | None = None
@@ -205,14 +206,16 @@ class FitSettings:
             return others
         return {0: _HALF} | {lead: _HALF * share for lead, share in others.items()}
 
-    def systems(self) -> tuple[list[tuple[str, ...]], dict[str, Mission], dict[str, float]]:
+    def systems(
+        self,
+    ) -> tuple[list[tuple[str, ...]], dict[str, Mission], dict[str, tuple[float, float]]]:
         """Missions that fly together, their orbits, and their errors.
 
         Returns
         -------
         systems : list of tuple of str
         orbits : dict of str to Mission
-        noise : dict of str to float
+        noise : dict of str to (float, float)
 
         Raises
         ------
@@ -236,18 +239,31 @@ class FitSettings:
         names = list(dict.fromkeys(name for names in sets for name in names))
         told = self.noise
         noise = {n: told.get(n, np.nan) if isinstance(told, Mapping) else told for n in names}
-        good = all(isinstance(v, int | float) and 0.0 < v < np.inf for v in noise.values())
+        noise = {n: (v, v) if np.ndim(v) == 0 else tuple(v) for n, v in noise.items()}
+        good = all(len(v) == 2 and 0.0 < v[0] <= v[1] < np.inf for v in noise.values())
         if not sets or not all(sets) or not good:
             raise ParameterError(
                 f"missions={given!r} and noise={told!r} were given; expected at least one mission, "
                 "and for each a standard deviation > 0 (of perfect observations a small one)"
             )
-        return sets, orbits, {n: float(v) for n, v in noise.items()}
+        return sets, orbits, {n: (float(a), float(b)) for n, (a, b) in noise.items()}
 
-    def recipe(self) -> dict[str, Any]:
-        """Return what decides the result and can be written as JSON."""
+    def recipe(self, stage: str) -> dict[str, Any]:
+        """Return what decides the result of a stage and can be written as JSON.
+
+        Parameters
+        ----------
+        stage : str
+            "state" leaves out what belongs to the parameters.
+
+        Returns
+        -------
+        dict
+        """
         left_out = {"obs_error", "first_guess", "spde_prior", "start", "folder", "progress",
                     "card", "missions", "threads"}  # fmt: skip
+        if stage == "state":
+            left_out |= {"theta", "theta_steps", "theta_network", "likelihood", "smoothness"}
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         seed = plain["seed"]
         plain["seed"] = seed if isinstance(seed, int) else str(seed)

@@ -223,23 +223,26 @@ class Missions:
     ----------
     cells : sequence of CellSeries
         Of each mission, without errors; variances are those of a unit error.
-    noise : sequence of float
-        Standard deviation of the errors of a point, by mission.
+    noise : sequence of (float, float)
+        Standard deviation of the errors of a point, by mission: between these two, the logarithm
+        drawn for every window.
     systems : sequence of tuple of int
         Missions that fly together; one of these is drawn for every window.
     """
 
     cells: Sequence[CellSeries]
-    noise: Sequence[float]
+    noise: Sequence[tuple[float, float]]
     systems: Sequence[tuple[int, ...]]
 
     def dense(self, place: Place, rng: np.random.Generator) -> Dense:
         """Return values, mask and variance of a window, seen by one of the systems."""
         weight = total = np.zeros(())
         span = place.start, place.start + place.steps, place.rows, place.columns
-        for number in self.systems[int(rng.integers(len(self.systems)))]:
+        system, louder = self.systems[int(rng.integers(len(self.systems)))], rng.random()
+        for number in system:
             values, mask, share = self.cells[number].dense(*span)
-            variance = share * self.noise[number] ** 2
+            low, high = self.noise[number]
+            variance = share * (low * (high / low) ** louder) ** 2
             drawn = values + np.sqrt(variance) * rng.standard_normal(values.shape)
             weight = weight + mask / variance
             total = total + mask * drawn / variance
@@ -351,7 +354,8 @@ def gridded_cells(
 
 def simulated_missions(
     truth: xr.DataArray, grid: Grid, step: float, dim: str,
-    systems: Sequence[Sequence[str]], known: dict[str, Mission], noise: dict[str, float],
+    systems: Sequence[Sequence[str]], known: dict[str, Mission],
+    noise: dict[str, tuple[float, float]],
 ) -> Missions:  # fmt: skip
     """Observe a truth by missions, each apart and without errors.
 
@@ -365,8 +369,8 @@ def simulated_missions(
         Names of the missions that fly together.
     known : dict of str to Mission
         Their orbits.
-    noise : dict of str to float
-        Standard deviations of the errors of points.
+    noise : dict of str to (float, float)
+        Least and largest standard deviation of the errors of points.
 
     Returns
     -------

@@ -36,6 +36,8 @@ _EARTH = 6371.0
 _DAY = 86_400.0
 _BLOCK = 16
 """Times of the truth that are read at once."""
+_GLANCE, _GLANCED = 30.0, 3.0
+"""Seconds between looks at where a satellite is, and degrees that it moves by less in these."""
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,7 @@ def _passes(
     first, last = int(np.ceil(start / every)), int(np.floor((start + days * _DAY) / every))
     for low in range(first, last + 1, 100_000):
         seconds = every * np.arange(low, min(low + 100_000, last + 1), dtype=np.float64)
+        seconds = _on_the_way(mission, seconds, every, grid, beyond)
         y, x = ground_track(mission, seconds)
         near = (y >= south - beyond) & (y <= north + beyond)
         if not grid.periodic_x:
@@ -276,6 +279,21 @@ def _passes(
     inside = (y >= south) & (y <= north) & (grid.periodic_x | (x <= east))
     return {"day": (seconds[inside] - start) / _DAY, "latitude": y[inside],
             "longitude": x[inside], "track": track[inside]}  # fmt: skip
+
+
+def _on_the_way(mission: Mission, seconds: Float, every: float, grid: Grid, beyond: float) -> Float:
+    """Leave out times at which a satellite is far from the grid, seen from few of them."""
+    stride = max(1, int(_GLANCE / every))
+    south, north = grid.canonical_y()[[0, -1]]
+    west, east = grid.canonical_x()[[0, -1]]
+    y, x = ground_track(mission, seconds[::stride])
+    around = beyond + _GLANCED
+    near = (y >= south - around) & (y <= north + around)
+    if not grid.periodic_x:
+        farthest = min(max(abs(south), abs(north)) + around, 89.0)
+        wide = around / max(np.cos(np.radians(farthest)), 0.02)
+        near &= (x - west + wide) % 360.0 <= east - west + 2.0 * wide
+    return seconds[np.repeat(near, stride)[: seconds.size]]
 
 
 def _swath(
