@@ -111,8 +111,8 @@ def check_spacing(
 ) -> None:
     """Warn of a grid or a step of time far from those of the training.
 
-    The solver counts in cells. What it does with cells of another size is what it would do with
-    fields whose scales are that much longer or shorter, and it was not trained for these.
+    The solver counts in cells and steps: on cells of half the size all its lengths are half as long
+    in km.
 
     Parameters
     ----------
@@ -142,9 +142,9 @@ def check_spacing(
         if found.max() > _FACTOR * usual or found.min() < usual / _FACTOR:
             warn(
                 f"along {axis} the cells measure {found.min():.3g} to {found.max():.3g} km and the "
-                f"solver was trained on {usual:.3g} km; it counts in cells, so scales are taken "
-                f"{found.min() / usual:.2g} to {found.max() / usual:.2g} times as long as they "
-                "were; a grid nearer to that of the training may map better"
+                f"solver was trained on {usual:.3g} km; it counts in cells, so what it knows of "
+                f"lengths holds for {found.min() / usual:.2g} to {found.max() / usual:.2g} times "
+                "those it was trained on; a grid nearer to that of the training may map better"
             )
     if not trained / _FACTOR <= step <= trained * _FACTOR:
         warn(
