@@ -102,7 +102,7 @@ def test_first_guesses_that_do_not_fit():
                                (guess.lon < 5.15)), POINTS, **settings)  # fmt: skip
     with pytest.raises(ParameterError, match="expected equal steps"):
         assimilate(guess.isel(time=[0, 1, 4]), POINTS, **settings)
-    with pytest.raises(XrSpdeError, match="like is on .* and the first guess on"):
+    with pytest.raises(XrSpdeError, match=r"like is on .* and the first guess on"):
         assimilate(guess, POINTS, like=make_sea(), **settings)
 
 
@@ -119,7 +119,7 @@ def test_observations_that_cannot_be_used():
         assimilate(obs.where(False), like=LIKE)
     with pytest.raises(ParameterError, match="mask these"):
         assimilate(obs, like=LIKE, threshold=4.0)
-    with pytest.raises(ParameterError, match="no place in time|expected one"):
+    with pytest.raises(ParameterError, match="expected one"):
         assimilate(POINTS.drop_vars("time"), **KNOWN)
 
 
