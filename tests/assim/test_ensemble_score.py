@@ -50,6 +50,7 @@ def test_a_right_prediction_has_the_closed_forms(right):
     # the size of the error and the spread: cov(|e|, s) = sqrt(2 / pi) var(s)
     expected = np.sqrt(2 / np.pi) * 0.5 / np.sqrt(square - 2 / np.pi)
     np.testing.assert_allclose(found.correlation_pearson.mean(), expected, atol=2e-3)
+    np.testing.assert_allclose(found.correlation_expected, expected, atol=5e-3)
     peer = stats.spearmanr(abs(result["mean"] - truth).values[0].ravel(),
                            result["std"].values[0].ravel()).statistic  # fmt: skip
     np.testing.assert_allclose(found.correlation_spearman[0], peer, atol=1e-12)

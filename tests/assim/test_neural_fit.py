@@ -112,14 +112,14 @@ def test_save_and_load(tmp_path):
 def test_held_out_times_are_apart_and_told():
     model = small(validation=0.2, gap=3)
     assert model.card["train_period"] == ["2020-01-01T00:00", "2020-02-14T00:00"]
-    assert model.card["test_period"] == ["2020-02-18T00:00", "2020-02-29T00:00"]
+    assert model.card["validation_period"] == ["2020-02-18T00:00", "2020-02-29T00:00"]
 
 
 def test_series_runs_and_missions():
     first, second = truth(seed=4, ny=40, nx=40), truth(seed=5, ny=40, nx=10)
     model = fit([first, second], missions=["jason", "swot"], validation=[1], random_priors=0.3,
                 augment=["mirror", "amplitude"], **{**TINY, "patch": 40})  # fmt: skip
-    assert model.card["test_period"][0] == "2020-01-01T00:00"
+    assert model.card["validation_period"][0] == "2020-01-01T00:00"
     runs = xr.concat([truth(seed=6, ny=40, nx=40), truth(seed=7, ny=40, nx=40)], "run")
     model = fit(runs, missions=[("jason", "swot"), ("swot",)], **{**TINY, "patch": 40})
     assert len(model.card["train_period"]) == 2

@@ -79,9 +79,9 @@ def test_errors_of_the_truth_are_not_those_of_the_field():
     rng = np.random.default_rng(1)
     seen = truth + 0.2 * rng.standard_normal(truth.shape)
     for method in ("likelihood", "coverage"):
-        found = fit_recalibration(result, seen, method=method, obs_error=0.2)
+        found = fit_recalibration(result, seen, method=method, truth_error=0.2)
         np.testing.assert_allclose(found.factors["mapping"], 1.5, rtol=0.03)
-    both = fit_recalibration(result, seen, floor=True, obs_error=0.2)
+    both = fit_recalibration(result, seen, floor=True, truth_error=0.2)
     np.testing.assert_allclose(both.factors["mapping"], 1.5, rtol=0.05)
 
 
@@ -96,7 +96,7 @@ def test_withheld_tracks_will_do():
                   + (rng.uniform(0, 5, count) * 86400e9).astype("m8[ns]")),
          "lat": ("obs", rng.uniform(30, 36, count)), "lon": ("obs", rng.uniform(0, 6, count))},
     )  # fmt: skip
-    found = fit_recalibration(smooth, points, obs_error=0.1)
+    found = fit_recalibration(smooth, points, truth_error=0.1)
     np.testing.assert_allclose(found.factors["mapping"], np.sqrt(8.0), rtol=0.03)
 
 
@@ -161,6 +161,9 @@ def test_a_model_gets_its_factors_and_the_test_is_refused(monkeypatch):
         recalibrate(model, truth, truth, test_period=("2013-01-16", "2013-02-01"))
     with pytest.raises(ParameterError, match="recalibrate on other dates"):
         recalibrate(Model({"test_period": ["2012-10-01", "2013-01-05"]}), truth, truth)
+    several = [["2012-10-01", "2012-11-01"], ["2013-01-10", "2013-01-11"]]
+    with pytest.raises(ParameterError, match="2013-01-10 to 2013-01-11"):
+        recalibrate(Model({"test_period": several}), truth, truth)
     with pytest.warns(UserWarning, match="trained on"):
         recalibrate(Model({"train_period": ["2013-01-01", "2013-09-30"]}), truth, truth)
 

@@ -21,7 +21,7 @@ from xr_spde.assim.cell_scores import (
     truth_of,
 )
 from xr_spde.assim.ensembles import read_ensemble
-from xr_spde.assim.spread_summary import PIT_CLASSES, SpreadSummary
+from xr_spde.assim.spread_summary import DAILY, PIT_CLASSES, SpreadSummary
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.attrs import derived_attrs
 from xr_spde.labels.grid import Grid
@@ -54,6 +54,7 @@ _PLAIN = {
     "slope": "slope of error by spread over the classes; 1 where the prediction is right",
     "correlation_pearson": "correlation of the size of the error with the spread, by time",
     "correlation_spearman": "rank correlation of the size of the error with the spread, by time",
+    "correlation_expected": "that correlation where the spread is right, by time",
 }
 
 
@@ -125,7 +126,9 @@ def uncertainty_scores(
         ``bin_spread``, ``bin_rmse``, ``bin_count`` (bin) and ``slope``; with members
         ``rank_histogram`` (rank), ``rank_chi2``, ``rank_p``, ``rank_flatness``. In time:
         ``day_rmse``, ``day_spread``, ``day_crps``, ``correlation_pearson``,
-        ``correlation_spearman`` of the size of the error with the spread. Lazy where data are.
+        ``correlation_spearman`` of the size of the error with the spread, and
+        ``correlation_expected``, what the former would be in the mean were the spread right. Lazy
+        where data are.
 
     Raises
     ------
@@ -141,7 +144,9 @@ def uncertainty_scores(
     Errors, coverage and PIT are those of ``mean`` and ``std`` as a Gaussian, CRPS (fair to their
     number) and ranks those of the members where there are some. Where mean and std come from the
     members alone, a truth among N of them departs from their mean as Student's t with N - 1 degrees
-    of freedom, with spread ``sqrt((N + 1) / N)`` times as large; coverage and PIT know that.
+    of freedom, with spread ``sqrt((N + 1) / N)`` times as large; coverage and PIT know that. The
+    spread of N members has a sampling error of ``1 / sqrt(2 N)``, which flattens ``slope`` and
+    lowers the correlations where the spread itself varies little.
 
     Examples
     --------
@@ -277,11 +282,10 @@ def _output(own: _Prediction, bins: int, levels: int, references: int) -> dict[s
     if own.members is not None:
         numbers += ["rank_chi2", "rank_p", "rank_flatness"]
         sizes["rank_histogram"] = ("rank", own.members + 1)
-    daily = ("day_rmse", "day_spread", "day_crps", "correlation_pearson", "correlation_spearman")
     return {
         **{name: Output(()) for name in numbers},
         **{name: Output((d,), sizes={d: n}) for name, (d, n) in sizes.items()},
-        **{name: Output((own.time,)) for name in daily},
+        **{name: Output((own.time,)) for name in DAILY},
     }
 
 

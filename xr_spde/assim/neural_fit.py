@@ -307,7 +307,7 @@ def _labelled(
         "scores": {name: round(float(value), 5) for name, value in scores.items()},
         "machine": f"{platform.machine()}, {settings.threads} thread(s), {settings.device}",
         "train_period": series.periods(held=False),
-        "test_period": series.periods(held=True),
+        "validation_period": series.periods(held=True),
         **settings.card,
     }
     leads = settings.forecasts

@@ -21,7 +21,7 @@ from xr_spde.assim.neural_ensemble import (
 from xr_spde.assim.neural_run import Run
 from xr_spde.assim.neural_task import Context, Seen, blended
 from xr_spde.assim.neural_theta import with_directions
-from xr_spde.fields.prior_draws import draw_prior, observation_noise
+from xr_spde.fields.prior_draws import CHANNELS, draw_prior, observation_noise
 from xr_spde.labels.tile_map import deferred
 from xr_spde.labels.window_blend import Block, Span
 
@@ -29,8 +29,6 @@ __all__ = ["spread_maps"]
 
 Float = NDArray[np.float64]
 Single = NDArray[np.float32]
-
-_NAMES = ("kappa", "tau", "m1", "m2", "v1", "v2", "gamma", "beta")
 
 TOGETHER = 20
 """Members that a task draws and solves."""
@@ -146,7 +144,7 @@ def _constant(context: Context) -> Float:
         raise ParameterError(
             "n= and draws= need a prior to draw from, and this solver has no theta; leave them out"
         )
-    numbers = [told[name] for name in _NAMES] if isinstance(told, Mapping) else told
+    numbers = [told[name] for name in CHANNELS] if isinstance(told, Mapping) else told
     return np.asarray(numbers, dtype=np.float64)
 
 

@@ -44,7 +44,9 @@ def labelled(
     """
     grid, times, model = problem.grid, problem.times, given["model"]
     dim = str(times.dims[0])
-    coords, dims = {dim: times, **problem.template.coords}, (dim, grid.y_dim, grid.x_dim)
+    # of a grid that was cut from a series the time is still there
+    own = {k: v for k, v in problem.template.coords.items() if k != dim}
+    coords, dims = {dim: times, **own}, (dim, grid.y_dim, grid.x_dim)
     result, attrs = xr.Dataset(), problem.template.attrs
     target = np.dtype(given["dtype"] or problem.template.dtype)
 

@@ -197,7 +197,7 @@ def fit_recalibration(
     method: str = "likelihood",
     level: float = 0.9,
     floor: bool = False,
-    obs_error: float = 0.0,
+    truth_error: float = 0.0,
     border: int = 0,
     x: str | None = None,
     y: str | None = None,
@@ -218,7 +218,7 @@ def fit_recalibration(
         Of that interval.
     floor : bool, default False
         Whether to fit a floor too, of "likelihood".
-    obs_error : float, default 0
+    truth_error : float, default 0
         Standard deviation of the errors of the truth.
     border : int, default 0
         Cells at each edge that are left out, of a truth on the grid.
@@ -238,9 +238,9 @@ def fit_recalibration(
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    if not 0.0 < level < 1.0 or (floor and method == "coverage") or not obs_error >= 0.0:
+    if not 0.0 < level < 1.0 or (floor and method == "coverage") or not truth_error >= 0.0:
         raise ParameterError(
-            f"level={level}, floor={floor}, obs_error={obs_error} were given; expected a level "
+            f"level={level}, floor={floor}, truth_error={truth_error} were given; expected a level "
             'within (0, 1), an error >= 0, and a floor with method="likelihood" alone'
         )
     given = {None: results} if isinstance(results, xr.Dataset) else dict(results)
@@ -253,9 +253,9 @@ def fit_recalibration(
                 f"expected at least {_FEWEST}"
             )
         if method == "coverage":
-            found = by_coverage(error, variance, obs_error**2, level), 0.0
+            found = by_coverage(error, variance, truth_error**2, level), 0.0
         else:
-            found = by_likelihood(error, variance, obs_error**2, floor)
+            found = by_likelihood(error, variance, truth_error**2, floor)
         factors[lead_key(lead)] = found[0]
         if floor:
             floors[lead_key(lead)] = found[1]
@@ -275,7 +275,7 @@ def recalibrate(
     method: str = "likelihood",
     level: float = 0.9,
     floor: bool = False,
-    obs_error: float = 0.0,
+    truth_error: float = 0.0,
     test_period: tuple[Any, Any] | None = None,
     border: int = 0,
     seed: int = 0,
@@ -298,15 +298,15 @@ def recalibrate(
         As in `assimilate`.
     members : int, default 40
         Behind the spread; use as many later.
-    method, level, floor, obs_error, border
-        See `fit_recalibration`; ``obs_error`` is that of a truth at points.
+    method, level, floor, truth_error, border
+        See `fit_recalibration`; ``truth_error`` is that of a truth at points.
     test_period : (date, date), optional
-        First and last date of the test; by default ``card["test_period"]`` of the model, where it
-        says so. A truth that overlaps it is refused.
+        First and last date of the test; by default ``card["test_period"]`` of the model, one or
+        several of these, where it has them. A truth that overlaps it is refused.
     seed : int, default 0
         Of the ensembles.
     **settings
-        Of `assimilate`, such as ``like``, ``patch`` or ``obs_error`` of a mapping.
+        Of `assimilate`, such as ``obs_error``, ``like`` or ``patch``.
 
     Returns
     -------
@@ -324,7 +324,8 @@ def recalibrate(
 
     gridded = isinstance(truth, xr.DataArray) and truth.ndim >= 3
     if gridded and first_guess is None:
-        settings = {"like": truth, "times": find_time(truth), **settings}
+        times = find_time(truth)
+        settings = {"like": truth.isel({times.dims[0]: 0}, drop=True), "times": times, **settings}
     sources = (observations, None) if first_guess is None else (first_guess, observations)
     results = {
         lead: assimilate(*sources, model=model, lead=lead, draws=members, seed=seed,
@@ -332,29 +333,32 @@ def recalibrate(
         for lead in leads
     }  # fmt: skip
     found = fit_recalibration(results, truth, method=method, level=level, floor=floor,
-                              obs_error=obs_error, border=border)  # fmt: skip
+                              truth_error=truth_error, border=border)  # fmt: skip
     return replace(model, recalibration=replace(found, members=members).as_dict())
 
 
 def _refuse_test(model: NeuralSolver, truth: Any, test_period: tuple[Any, Any] | None) -> None:
     own = _period(truth)
-    if not own:
-        return
-    for name, period in (("test", test_period or model.card.get("test_period")),
-                         ("training", model.card.get("train_period"))):  # fmt: skip
-        if not period or own[0] > _day(period[1]) or own[1] < _day(period[0]):
-            continue
-        if name == "test":
-            raise ParameterError(
-                f"the truth is of {own[0]} to {own[1]} and the test of {_day(period[0])} to "
-                f"{_day(period[1])}; recalibrate on other dates, else the scores of the test are "
-                "those of numbers fitted to it"
-            )
-        warn(
-            f"the truth is of {own[0]} to {own[1]}, and the solver was trained on "
-            f"{_day(period[0])} to {_day(period[1])}: where it is the same sea its errors are too "
-            "small there, and so is the spread"
+    tests = test_period or model.card.get("test_period")
+    for first, last in _overlaps(own, tests):
+        raise ParameterError(
+            f"the truth is of {own[0]} to {own[1]} and the test of {first} to {last}; recalibrate "
+            "on other dates, else the scores of the test are those of numbers fitted to it"
         )
+    for first, last in _overlaps(own, model.card.get("train_period")):
+        warn(
+            f"the truth is of {own[0]} to {own[1]}, and the solver was trained on {first} to "
+            f"{last}: where it is the same sea its errors are too small there, and so is the spread"
+        )
+
+
+def _overlaps(own: tuple[str, ...], given: Any) -> list[tuple[str, str]]:
+    """Periods, one or a list of them, that share days with the truth."""
+    if not own or not given:
+        return []
+    several = given if isinstance(given[0], list | tuple) else [given]
+    days = [(_day(first), _day(last)) for first, last in several]
+    return [(first, last) for first, last in days if own[0] <= last and first <= own[1]]
 
 
 def _day(date: Any) -> str:

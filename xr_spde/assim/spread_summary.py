@@ -24,7 +24,7 @@ from scipy import special, stats
 from xr_spde._core.errors import ParameterError
 from xr_spde.assim.verification import binned_spread, gaussian_crps
 
-__all__ = ["PIT_CLASSES", "SpreadSummary", "rank_test"]
+__all__ = ["DAILY", "PIT_CLASSES", "SpreadSummary", "expected_correlation", "rank_test"]
 
 Float = NDArray[np.float64]
 
@@ -182,7 +182,7 @@ class SpreadSummary:
     def _days(self, given: Mapping[str, Float], there: NDArray[np.bool_], share: Float) -> Any:
         """Scores and correlations of each step."""
         steps = len(there)
-        found = {name: np.full(steps, np.nan) for name in _DAILY}
+        found = {name: np.full(steps, np.nan) for name in DAILY}
         for k in range(steps):
             here = there[k]
             if not here.any():
@@ -194,6 +194,7 @@ class SpreadSummary:
             found["day_crps"][k] = weight @ given["crps"][k][here]
             size, spread = np.abs(error), np.sqrt(variance)
             found["correlation_pearson"][k] = _correlation(size, spread, weight)
+            found["correlation_expected"][k] = expected_correlation(spread, weight)
             ranks = stats.rankdata(size), stats.rankdata(spread)
             found["correlation_spearman"][k] = _correlation(*ranks, weight)
         return found
@@ -213,7 +214,47 @@ class SpreadSummary:
         }
 
 
-_DAILY = ("day_rmse", "day_spread", "day_crps", "correlation_pearson", "correlation_spearman")
+def expected_correlation(spread: Float, weight: Float) -> float:
+    r"""Correlation of the size of the error with the spread where the spread is right.
+
+    Errors are Gaussian, :math:`E|e| = s \sqrt{2 / \pi}`; a spread that varies little cannot have a
+    high one.
+
+    Parameters
+    ----------
+    spread : ndarray (n,)
+        Standard deviations.
+    weight : ndarray (n,)
+        Of each, with a sum of one.
+
+    Returns
+    -------
+    float
+        NaN of a constant spread.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_spde.assim.spread_summary import expected_correlation
+    >>> expected_correlation(np.array([0.5, 1.5]), np.array([0.5, 0.5]))
+    0.51
+    """
+    mean, square = weight @ spread, weight @ spread**2
+    variance, size = square - mean**2, square - 2.0 / np.pi * mean**2
+    if variance <= 1e-12 * square:
+        return float("nan")
+    return float(np.sqrt(2.0 / np.pi) * np.sqrt(variance / size))
+
+
+DAILY = (
+    "day_rmse",
+    "day_spread",
+    "day_crps",
+    "correlation_pearson",
+    "correlation_spearman",
+    "correlation_expected",
+)
+"""Scores of each time."""
 
 
 def _counts(

@@ -30,16 +30,18 @@ from xr_spde.fields.mesh import Mesh
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.spde import SpdeOperator, SpdeParameters
 
-__all__ = ["MOST_NODES", "draw_prior", "observation_noise"]
+__all__ = ["CHANNELS", "MOST_NODES", "draw_prior", "observation_noise"]
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
+
+CHANNELS = ("kappa", "tau", "m1", "m2", "v1", "v2", "gamma", "beta")
+"""Order of the parameters."""
 
 MOST_NODES = 160_000
 """Nodes of a plane that is drawn whole; a number, not the memory, so that draws are alike
 everywhere."""
 
-_NAMES = ("kappa", "tau", "m1", "m2", "v1", "v2", "gamma", "beta")
 _FIELDS, _ERRORS, _SPIN_UP = 0, 1, 3
 """Last but one part of the identity of a random stream, as in the interpolation by windows."""
 
@@ -145,7 +147,7 @@ def draw_prior(
             continue
         closed = boundary[1] if len(tiles) == 1 else "neumann"
         mesh = Mesh.of(wet.shape, boundary=(boundary[0], closed), land=~wet)
-        values = dict(zip(_NAMES, tile.cut(theta), strict=True))
+        values = dict(zip(CHANNELS, tile.cut(theta), strict=True))
         parameters = SpdeParameters.of(mesh.shape, **values, land=~wet)
         prior = SpaceTime(SpdeOperator(mesh), parameters, steps=steps, alpha=alpha)
         source = _Noise(entropy, tuple(members), tile, sea.shape)
@@ -202,7 +204,7 @@ def observation_noise(
 
 def _checked(theta: Float, sea: NDArray[np.bool_], steps: int | None) -> int:
     """Return the number of steps."""
-    if theta.ndim != 4 or theta.shape[0] != len(_NAMES) or theta.shape[2:] != sea.shape:
+    if theta.ndim != 4 or theta.shape[0] != len(CHANNELS) or theta.shape[2:] != sea.shape:
         raise ParameterError(
             f"theta has shape {theta.shape} and sea {sea.shape}; expected (8, S, ny, nx) and "
             "(ny, nx)"
