@@ -15,6 +15,7 @@ from xr_spde.assim import AlongTrack
 from xr_spde.assim.neural_cells import cells_of
 from xr_spde.assim.tracks import TrackErrors
 from xr_spde.assim.tracks_in_time import PointSeries
+from xr_spde.labels.patch_map import plan_axis
 
 START = np.datetime64("2014-05-15", "ns")
 DAY = np.timedelta64(1, "D")
@@ -339,20 +340,72 @@ def test_parameters_are_in_km_and_days():
     np.testing.assert_allclose(maps["theta_tau"], 0.1 * np.sqrt(dx * dy), rtol=1e-5)
 
 
-def test_a_network_at_work():
-    """A real solver, whatever it is worth, through `NeuralSolver`: finite, and by patches alike."""
+@pytest.fixture(scope="module")
+def network():
+    """An untrained solver with the SPDE prior: conjugate gradients that are not there yet."""
     torch = pytest.importorskip("torch")
     from xr_spde.assim.neural_solver import NeuralSolver
     from xr_spde.nets.variational import VariationalSolver
 
     torch.manual_seed(0)
-    net = VariationalSolver(5, iterations=3, hidden=8, coarsen=2)
-    model = NeuralSolver(net, scale=0.1, spacing=(11.0, 9.0), time_step=1.0, units="m", leads=2)
+    net = VariationalSolver(5, iterations=4, hidden=8, coarsen=2)
+    return NeuralSolver(net, scale=0.1, spacing=(11.0, 9.0), time_step=1.0, units="m", leads=2)
+
+
+def test_a_network_at_work(network):
+    """Finite, alike for any order of the points and, bit for bit, any number of threads."""
+    import torch
+
     like, days = make_sea(), 7
     points = make_points(like, days)
-    settings = {"like": like, "times": times_of(days), "unusable": "drop", "model": model}
+    settings = {"like": like, "times": times_of(days), "unusable": "drop", "model": network}
     post = assimilate(points, **settings)
     assert (post["mean"].isnull() == like.isnull()).all()
     assert 0.01 < float(post["mean"].std()) < 0.2
     again = assimilate(points.isel(obs=slice(None, None, -1)), **settings)
     np.testing.assert_allclose(again["mean"], post["mean"], atol=1e-6)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert assimilate(points, **settings)["mean"].equals(post["mean"])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_seams_of_a_network_are_no_rougher_than_elsewhere(network):
+    """Second differences within and without seams, relative to those of the whole domain."""
+    like = make_sea(60, 140).fillna(0.0)
+    y, x = np.meshgrid(np.arange(60), np.arange(140), indexing="ij")
+    time = np.arange(5)[:, None, None]
+    truth = 0.1 * np.sin(x / 5 + 0.3 * time) * np.cos(y / 6)
+    seen = (np.abs(x - y - 37 * time) % 31 < 2) | ((x + y - 29 * time) % 43 < 2)
+    obs = make_gridded(like, 5).copy(data=np.where(seen, truth, np.nan))
+    settings = {"like": like, "model": network, "obs_error": 0.01}
+    whole = assimilate(obs, **settings)["mean"].values
+    cut = assimilate(obs, patch=60, overlap=24, **settings)["mean"].values
+    axis = plan_axis(140, 60, 24)
+    shared = np.zeros(140)
+    for k in range(len(axis.starts)):
+        for cells, own in axis.pieces(k):
+            shared[cells] += (axis.weights[k, own] > 0.0) & (axis.weights[k, own] < 1.0)
+    seam = shared[1:-1] > 0
+    assert 10 < seam.sum() < 60
+    rough = [np.diff(one, 2, axis=-1) for one in (whole, cut)]
+    ratio = [np.std(one[..., seam]) / np.std(one[..., ~seam]) for one in rough]
+    assert ratio[1] / ratio[0] < 1.05
+    assert np.std(cut - whole) < 0.05 * np.std(whole)
+
+
+def test_observations_on_finer_cells_are_averaged():
+    like = make_sea(20, 24)
+    fine = make_gridded(make_sea(20, 24), 5, share=1.1)
+    lat, lon = (np.repeat(like[k].values, 2) + np.tile([-0.025, 0.025], like.sizes[k])
+                for k in ("lat", "lon"))  # fmt: skip
+    values = fine.values.repeat(2, axis=1).repeat(2, axis=2)
+    split = values + 0.01 * np.tile([[1, -1], [-1, 1]], (20, 24))
+    coords = {"time": fine["time"], "lat": lat, "lon": lon}
+    four = xr.DataArray(split, coords, ("time", "lat", "lon"))
+    one = assimilate(fine, like=like, obs_error=0.015)["mean"]
+    found = assimilate(four, like=like, obs_error=0.03, unusable="drop")["mean"]
+    np.testing.assert_allclose(found, one, atol=1e-6)
