@@ -100,6 +100,7 @@ RESULTS = {
     "med_tracks": "Mediterranean tracks",
     "osse": "Observing-system experiment",
     "ssh": "Synthetic sea level",
+    "theta_table": "Parameters of the prior from observations",
     "gpu": "Graphics card",
     "climate": "Real data",
     "in_between": "The frame between two images",
