@@ -97,6 +97,16 @@ def test_only_observations_count(start):
     )  # fmt: skip
 
 
+def test_precisions():
+    seen, mean = window()
+    net = solver()
+    single = net(seen, mean)
+    assert net(seen.to(dtype=torch.float64), mean.double()).dtype == torch.float32
+    double = net.double()(seen.to(dtype=torch.float64), mean.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(single, double.float(), rtol=1e-2, atol=1e-3)
+
+
 def test_any_domain_without_any_observation():
     net = solver()
     for shape in ((7, 9), (33, 18)):

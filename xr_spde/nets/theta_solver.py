@@ -249,8 +249,9 @@ class ThetaSolver(nn.Module):
             whole = window.sea[:, None].expand_as(window.mask) & oracle.isfinite()
             window = Window(oracle, whole, torch.full_like(window.variance, 1e-3), window.sea)
             mean = torch.where(whole, oracle, 0.0)
+        kind = self.constant.dtype
         # what a mean says on land is nothing
-        return window, torch.where(window.sea[:, None], mean, 0.0).to(window.obs.dtype)
+        return window.to(dtype=kind), torch.where(window.sea[:, None], mean, 0.0).to(kind)
 
     def _start(self, window: Window, x: Tensor) -> Tensor:
         """First channels (B, P, S, cy, cx)."""
