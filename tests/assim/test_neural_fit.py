@@ -72,6 +72,13 @@ def test_an_interrupted_fit_goes_on_bit_for_bit(tmp_path, monkeypatch):
     assert whole.card["scores"] == resumed.card["scores"]
 
 
+def test_a_fit_that_is_left_early_goes_on_bit_for_bit(tmp_path):
+    whole = small(seed=3)
+    left = small(seed=3, folder=tmp_path, until=4)
+    assert not torch.equal(weights(whole), weights(left))
+    assert torch.equal(weights(whole), weights(small(seed=3, folder=tmp_path)))
+
+
 def test_a_folder_of_another_fit_is_refused(tmp_path):
     small(folder=tmp_path)
     with pytest.raises(ParameterError, match="other settings"):

@@ -284,7 +284,8 @@ class _Stage:
         scores = train(
             network, schedule, self.batches, validate, self.objective, f"{self.folder}/{name}",
             solver=solver, device=s.device, seed=self.entropy,
-            recipe=json.dumps(told, default=str, sort_keys=True), progress=s.progress, label=name,
+            recipe=json.dumps(told, default=str, sort_keys=True),
+            until=s.until if solver is None else None, progress=s.progress, label=name,
         )  # fmt: skip
         if solver is not None:
             solver.to("cpu")

@@ -73,6 +73,8 @@ class FitSettings:
         Weights to start from, with its networks, window and leads.
     steps, batch : int
         Steps of the training and windows of each.
+    until : int, optional
+        Step of the training after which it is left, as if the rest was to follow.
     theta_steps : int, optional
         Of the second stage; by default a quarter of `steps`.
     rate, average : float
@@ -134,6 +136,7 @@ class FitSettings:
     start: NeuralSolver | None = None
     steps: int = 2000
     theta_steps: int | None = None
+    until: int | None = None
     batch: int = 4
     rate: float = 2e-3
     average: float = 0.995
@@ -159,7 +162,7 @@ class FitSettings:
                             ("validation_windows", 1), ("threads", 1), ("patience", 1),
                             ("border", 0)):  # fmt: skip
             _check_whole(name, getattr(self, name), least)
-        for name in ("theta_steps", "gap", "every"):
+        for name in ("theta_steps", "gap", "every", "until"):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), 0 if name == "gap" else 1)
         for task in [self.tasks] if isinstance(self.tasks, str) else self.tasks:
@@ -263,7 +266,14 @@ class FitSettings:
         left_out = {"obs_error", "first_guess", "spde_prior", "start", "folder", "progress",
                     "card", "missions", "threads"}  # fmt: skip
         if stage == "state":
-            left_out |= {"theta", "theta_steps", "theta_network", "likelihood", "smoothness"}
+            left_out |= {
+                "until",
+                "theta",
+                "theta_steps",
+                "theta_network",
+                "likelihood",
+                "smoothness",
+            }
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         seed = plain["seed"]
         plain["seed"] = seed if isinstance(seed, int) else str(seed)

@@ -305,13 +305,15 @@ class VariationalSolver(nn.Module):
         for k in range(count):
             if not graph or self._cut(k):
                 x, state = x.detach(), _detached(state)
-            g = problem.gradient(x, create_graph=graph)
-            scale = _rms(g).detach() if scale is None else scale
-            parts, state = self._fields(problem, g / scale, given, state)
-            length = 1.0 / (k + 1) if options["update"] == "decay" else 1.0 / count
-            x = x - length * torch.stack(parts).sum(0)
-            if options["rate"]:
-                x = x - options["rate"] * (k + 1) / count * g
+            learning = graph and k >= self._last_cut
+            with torch.set_grad_enabled(learning):
+                g = problem.gradient(x, create_graph=learning)
+                scale = _rms(g).detach() if scale is None else scale
+                parts, state = self._fields(problem, g / scale, given, state)
+                length = 1.0 / (k + 1) if options["update"] == "decay" else 1.0 / count
+                x = x - length * torch.stack(parts).sum(0)
+                if options["rate"]:
+                    x = x - options["rate"] * (k + 1) / count * g
         return x
 
     def _search(self, problem: Problem, x: Tensor, given: Tensor) -> Tensor:
@@ -323,17 +325,24 @@ class VariationalSolver(nn.Module):
             if not graph or self._cut(k):
                 x, g, state = x.detach(), g.detach(), _detached(state)
                 known = [(p.detach(), q.detach(), w.detach()) for p, q, w in known]
-            parts, state = self._fields(problem, g / _rms(g), given, state)
-            for part in parts:
-                p, q = part, problem.product(part)
-                for old, pushed, curvature in known:
-                    share = _dot(q, old) / curvature
-                    p, q = p - share * old, q - share * pushed
-                curvature = _dot(p, q).clamp_min(_TINY)
-                length = _dot(p, g) / curvature
-                x, g = x - length * p, g - length * q
-                known.append((p, q, curvature))
+            with torch.set_grad_enabled(graph and k >= self._last_cut):
+                parts, state = self._fields(problem, g / _rms(g), given, state)
+                for part in parts:
+                    p, q = part, problem.product(part)
+                    for old, pushed, curvature in known:
+                        share = _dot(q, old) / curvature
+                        p, q = p - share * old, q - share * pushed
+                    curvature = _dot(p, q).clamp_min(_TINY)
+                    length = _dot(p, g) / curvature
+                    x, g = x - length * p, g - length * q
+                    known.append((p, q, curvature))
         return x
+
+    @property
+    def _last_cut(self) -> int:
+        """Iteration before which no gradient of the training reaches."""
+        every = self.options["truncate"]
+        return (self.options["iterations"] - 1) // every * every if every else 0
 
     def _cut(self, k: int) -> bool:
         every = self.options["truncate"]

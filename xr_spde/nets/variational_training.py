@@ -299,7 +299,7 @@ def train(
     model: nn.Module, schedule: Schedule, batches: WindowBatches,
     validate: Callable[[nn.Module], dict[str, float]], objective: Objective,
     folder: str | os.PathLike[str], *, solver: Any = None, device: str = "cpu", seed: int = 0,
-    recipe: str = "", progress: bool | None = None, label: str = "train",
+    recipe: str = "", until: int | None = None, progress: bool | None = None, label: str = "train",
 ) -> dict[str, float]:  # fmt: skip
     """Train, or go on where a former run in the folder was stopped.
 
@@ -325,6 +325,8 @@ def train(
         Of what is drawn in training beside the windows.
     recipe : str, optional
         What else decides the result.
+    until : int, optional
+        Step after which the training is left, a validation one.
     progress : bool, optional
         Draw a bar.
     label : str, optional
@@ -344,7 +346,8 @@ def train(
     """
     torch.manual_seed(seed % 2**62)
     run = Run(model, schedule, folder, device=device, recipe=recipe)
-    steps = track(range(run.step, schedule.steps), label=label, enabled=progress)
+    last = schedule.steps if until is None else min(until, schedule.steps)
+    steps = track(range(run.step, last), label=label, enabled=progress)
     for row in run.train((batches[k] for k in steps), loss_of(objective, solver), validate):
         LOGGER.info("%s: %s", label, json.dumps({k: round(v, 5) for k, v in row.items()}))
     if not run.best < float("inf"):
