@@ -97,3 +97,20 @@ def test_recalibration_of_the_solver_scales_the_spread():
     wide = assimilate(obs, model=model, **settings)
     np.testing.assert_allclose(wide["std"], 1.5 * bare["std"], rtol=1e-6)
     assert wide.attrs["xr_spde_recalibrated"] == 1.5
+
+
+def test_members_of_an_untrained_solver_that_converged_are_those_of_the_exact_one():
+    pytest.importorskip("torch")
+    from xr_spde.assim.neural_solver import NeuralSolver
+    from xr_spde.nets.variational import VariationalSolver
+
+    like, exact = make_sea(16, 17), ExactSolver(steps=4)
+    numbers = {"kappa": 0.6, "tau": 0.4, "v1": 1.0, "gamma": 1.0}
+    solver = VariationalSolver(4, iterations=20, hidden=2, theta=numbers)
+    model = NeuralSolver(solver, exact.scale, exact.spacing, exact.time_step, units=exact.units)
+    obs = make_gridded(like, 4, share=0.08)
+    settings = {"like": like, "n": 3, "seed": 1}
+    one, other = (assimilate(obs, model=m, **settings) for m in (model, exact))
+    for name in ("mean", "ensemble", "std"):
+        apart = float(abs(one[name] - other[name]).max())
+        assert apart < 0.02 * float(other[name].std()), name
