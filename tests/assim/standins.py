@@ -27,6 +27,7 @@ class LocalSolver:
     alpha: int = 4
     parameters: bool = False
     theta_solver: object = None
+    prior_theta: tuple = (0.6, 0.4, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0)
     recalibration: object = None
     card: dict = field(default_factory=lambda: {"data": "none", "scores": {"mu": 1.0}})
 
@@ -49,10 +50,6 @@ class LocalSolver:
         )
         return mean.astype(np.float32), found.astype(np.float32)
 
-    @property
-    def prior_theta(self):
-        return [0.6, 0.4, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0]
-
     def spread(self, values):
         kernel = np.exp(-0.5 * (np.arange(-self.reach, self.reach + 1) / 2.0) ** 2)
         for axis in (2, 3):
@@ -69,7 +66,7 @@ class ExactSolver(LocalSolver):
 
     def solve(self, obs, mask, variance, sea, theta=None, *, parameters=True):
         assert (mask == mask[:1]).all()  # one window, whoever observes it
-        key = mask[0].tobytes() + variance[0].tobytes()
+        key = (mask[0].tobytes(), variance[0].tobytes(), self.prior_theta)
         if key not in _GAINS:
             _GAINS[key] = self.gain(mask[0], variance[0], sea[0])
         gain, seen = _GAINS[key]

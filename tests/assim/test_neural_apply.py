@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xr_spde  # noqa: F401  registers the accessors
-from tests.assim.standins import LocalSolver
+from tests.assim.standins import ExactSolver, LocalSolver
 from xr_spde.assim import AlongTrack
 from xr_spde.assim.neural_cells import cells_of
+from xr_spde.assim.prior_recipe import read_prior
 from xr_spde.assim.tracks import TrackErrors
 from xr_spde.assim.tracks_in_time import PointSeries
+from xr_spde.fields.grid_units import to_grid_units
 from xr_spde.labels.patch_map import plan_axis
 
 START = np.datetime64("2014-05-15", "ns")
@@ -316,7 +318,7 @@ def test_errors_along_tracks_pull_less():
 
 def test_parameters_are_in_km_and_days():
     like = make_sea()
-    model = LocalSolver(parameters=True)
+    model = LocalSolver(parameters=True, theta_solver="there")
     maps = assimilate(make_gridded(like, 8), like=like, model=model, parameters=True)
     units = {name: maps[name].attrs["units"] for name in maps if name.startswith("theta")}
     assert units == {
@@ -409,3 +411,36 @@ def test_observations_on_finer_cells_are_averaged():
     one = assimilate(fine, like=like, obs_error=0.015)["mean"]
     found = assimilate(four, like=like, obs_error=0.03, unusable="drop")["mean"]
     np.testing.assert_allclose(found, one, atol=1e-6)
+
+
+def test_the_solution_in_cells_and_steps_is_that_in_km_and_days():
+    """Exact interpolation as the solver, beside that of the same prior in physical units.
+
+    Points are at centres of cells and at steps, where both see the same; columns decrease.
+    """
+    ny, nx, days, std = 14, 17, 5, 0.08
+    axes = {"y": ("y", 9.0 * np.arange(ny), {"units": "km"}),
+            "x": ("x", 12.0 * np.arange(nx)[::-1], {"units": "km"})}  # fmt: skip
+    land = np.zeros((ny, nx), bool)
+    land[8:12, 5:9] = True
+    numbers = {"length": 60.0, "length_across": 40.0, "angle": 0.4, "decay_time": 5.0, "std": std}
+    maps = {k: (("y", "x"), np.where(land, np.nan, v)) for k, v in numbers.items()}
+    prior = xr.Dataset(maps, axes, {"time_step": 1.0, "alpha": 4})
+    recipe, read = read_prior(prior)
+    canonical = {k: recipe.grid.to_canonical(v.values) for k, v in read.items()}
+    built = recipe.build(canonical, recipe.grid.to_canonical(land), days)
+    theta = to_grid_units(built.parameters, dx=12e3, dy=9e3, dt=1.0, alpha=4, scale=std)
+    model = ExactSolver(
+        steps=days, scale=std, spacing=(9.0, 12.0), prior_theta=tuple(theta[:, 0, 1, 1])
+    )
+    rng = np.random.default_rng(0)
+    values = std * rng.standard_normal((days, ny, nx))
+    values[rng.random(values.shape) > 0.05] = np.nan
+    obs = xr.DataArray(values, {"time": times_of(days), **axes}, ("time", "y", "x"))
+    obs = obs.where(~land)
+    exact = prior.assim.assimilate(obs, obs_error=0.03, times=times_of(days))
+    found = assimilate(obs, model=model, like=prior["std"], draws=300, seed=2)
+    np.testing.assert_allclose(found["mean"], exact["mean"], atol=1e-5 * std)
+    ratio = found["std"] / exact["std"]
+    assert float(ratio.mean()) == pytest.approx(1.0, abs=0.01)
+    assert float(ratio.std()) == pytest.approx(1 / np.sqrt(600), rel=0.3)

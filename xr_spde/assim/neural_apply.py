@@ -85,8 +85,8 @@ def apply_solver(
         from the day of the first point to that of the last by the step of the solver.
     like : DataArray (Y, X), optional
         Grid of the maps, NaN on land. By default that of the first guess, which is NaN on land at
-        its first time, or of gridded observations; or the least box that holds the points, with the
-        steps of the solver and without land.
+        its first time; or of gridded observations, or the least box that holds the points, with the
+        steps of the solver, both without land.
     obs_error : float, array_like, DataArray or AlongTrack, optional
         Standard deviation in the units of the observations; by default from a variable of theirs.
         ``AlongTrack(std, length, share, track)``: the part that is correlated along each track
@@ -133,11 +133,11 @@ def apply_solver(
     Dataset
         ``mean`` (time, Y, X), NaN on land; with `n` or `draws` ``std``, ``linearity_defect`` (time)
         of the solver, on which the spread rests, and with `n` ``ensemble`` (realization, time, Y,
-        X); with `parameters` ``theta_length`` and
-        ``theta_length_across`` (km), ``theta_angle``, ``theta_decay_time`` (days), ``theta_u``,
-        ``theta_v`` (m s-1) and ``theta_tau``; for points ``status``, with `threshold` also
-        ``departure``. Lazy where first guess or gridded observations are: a task for each window
-        and group of patches, and the solver once in the graph.
+        X); with `parameters` ``theta_length`` and ``theta_length_across`` (km), ``theta_angle``,
+        ``theta_decay_time`` (days), ``theta_u``, ``theta_v`` (m s-1) and ``theta_tau``; for points
+        ``status``, with `threshold` also ``departure``. Lazy where first guess or gridded
+        observations are: a task for each window and group of patches, and the solver once in the
+        graph.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def apply_solver(
     if isinstance(model, str | os.PathLike):
         given["model"] = load_solver(model)
     _check_numbers(given)
-    _check_task(given["model"], lead)
+    _check_task(given["model"], lead, parameters)
     problem = read_neural_problem(given)
     run = _plan(given, problem)
     found, members = run.maps(), max(n, draws)
@@ -272,7 +272,7 @@ def _check_numbers(given: dict[str, Any]) -> None:
         raise ParameterError(f"threshold={given['threshold']!r} was given; expected one number")
 
 
-def _check_task(model: Any, lead: int | None) -> None:
+def _check_task(model: Any, lead: int | None, parameters: bool) -> None:
     """Refuse what the solver was not trained for."""
     if not hasattr(model, "solve") or not hasattr(model, "spacing"):
         raise ParameterError(
@@ -290,9 +290,13 @@ def _check_task(model: Any, lead: int | None) -> None:
             f"lead={lead!r} is the task {task!r}, and the solver was trained for "
             f"{', '.join(map(repr, model.tasks))}; take another solver or lead"
         )
-    longest = int(np.max(model.leads)) if lead else 0
-    if lead is not None and lead > longest and lead:
+    if lead and lead > int(np.max(model.leads)):
         raise ParameterError(
-            f"lead={lead} was given, and the solver was trained for leads up to {longest}; train "
-            "one with more last days without observations"
+            f"lead={lead} was given, and the solver was trained for leads up to {model.leads}; "
+            "train one with more last days without observations"
+        )
+    if parameters and getattr(model, "theta_solver", None) is None:
+        raise ParameterError(
+            "parameters=True needs a solver of parameters, and this one has none; train it with "
+            'theta="two-stage" or "joint", or leave parameters out'
         )

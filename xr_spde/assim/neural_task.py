@@ -270,11 +270,6 @@ class Context:
         mean, theta = self.model.solve(*self.batch(seen, span, numbers))
         found = {"top": top, "mean": self.weighted(mean, numbers)}
         if parameters:
-            if theta is None:
-                raise ParameterError(
-                    "parameters=True needs a solver of parameters, and this one has none; train it "
-                    'with theta="two-stage" or "joint", or leave parameters out'
-                )
             found["theta"] = self.weighted(symmetric(np.moveaxis(theta, 1, 0)).swapaxes(0, 1),
                                            numbers)  # fmt: skip
         return found
