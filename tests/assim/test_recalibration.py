@@ -18,6 +18,7 @@ from xr_spde.assim.recalibration import (
     recalibrate,
     recalibrated,
 )
+from xr_spde.assim.spread_scaling import local_change
 from xr_spde.errors import ParameterError, SchemaError, UnknownNameError
 
 SIZE = (12, 60, 60)
@@ -63,6 +64,66 @@ def test_a_known_floor_is_found():
     plain = recalibrated(result, fit_recalibration(result, truth), None)
     slopes = [float(score(one, truth, uncertainty=True).slope) for one in (better, plain)]
     assert abs(slopes[0] - 1.0) < 0.05 < abs(slopes[1] - 1.0)
+
+
+def moving():
+    """Errors that are large where the field moves, of a spread that does not know it."""
+    rng = np.random.default_rng(5)
+    result, _ = world(1.0, size=(40, 48, 40))
+    place = np.hypot(*np.meshgrid(np.linspace(-1, 1, 48), np.linspace(-1, 1, 40), indexing="ij"))
+    change = np.exp(-0.7 * place**2)
+    steps = change * rng.standard_normal((40, 48, 40))
+    mean = result["mean"].copy(data=steps.cumsum(axis=0))
+    square = (result["std"].values) ** 2 + (0.2 * change) ** 2
+    truth = mean + np.sqrt(square) * rng.standard_normal(mean.shape)
+    return result.assign(mean=mean), truth, change
+
+
+@pytest.mark.parametrize("method", ["likelihood", "coverage"])
+def test_the_change_of_maps_tells_where_errors_are_large(method):
+    result, truth, change = moving()
+    told = local_change(result["mean"]).mean("time")
+    np.testing.assert_allclose(told[8:-8, 8:-8], change[8:-8, 8:-8], rtol=0.08)
+    found = fit_recalibration(result, truth, tendency=True, method=method)
+    np.testing.assert_allclose(found.factors["mapping"], 1.0, rtol=0.05)
+    np.testing.assert_allclose(found.tendencies["mapping"], 0.2, rtol=0.05)
+    assert Recalibration.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    plain = fit_recalibration(result, truth, method=method)
+    scores = {name: score(recalibrated(result, one, None), truth, uncertainty=True)
+              for name, one in (("plain", plain), ("told", found))}  # fmt: skip
+    gained = scores["told"].correlation_pearson - scores["plain"].correlation_pearson
+    assert (gained > 0.0).all()
+    expected = scores["told"].correlation_expected.mean()
+    np.testing.assert_allclose(scores["told"].correlation_pearson.mean(), expected, atol=0.03)
+    np.testing.assert_allclose(scores["told"].slope, 1.0, atol=0.1)
+    assert scores["told"].crps < scores["plain"].crps
+    lazy = recalibrated(result.chunk(time=7, lat=11), found, None)
+    assert lazy["std"].chunks is not None
+    xr.testing.assert_allclose(lazy.compute(), recalibrated(result, found, None), rtol=1e-12)
+
+
+def test_change_of_maps_beside_land_and_around_the_globe():
+    result, _, _ = moving()
+    sea = result["mean"].where(result["mean"].lon > 2.0)
+    told = local_change(sea)
+    assert (told.isnull() == sea.isnull()).all()
+    # what is on land does not leak into the sea: far from the coast nothing changes
+    far = {"lon": slice(5.5, 6.0)}
+    np.testing.assert_allclose(told.sel(far), local_change(result["mean"]).sel(far), rtol=0.02)
+    lon = np.arange(0.0, 360.0, 10.0)
+    globe = xr.DataArray(
+        np.random.default_rng(0).standard_normal((3, 8, 36)),
+        {"lat": np.arange(8.0), "lon": lon}, ("time", "lat", "lon"),
+    )  # fmt: skip
+    turned = globe.roll(lon=10)
+    np.testing.assert_allclose(local_change(globe).roll(lon=10), local_change(turned), rtol=1e-12)
+
+
+def test_what_the_errors_do_not_ask_for_is_zero():
+    result, truth = world(1.2)
+    found = fit_recalibration(result, truth, floor=True)
+    assert found.floors["mapping"] < 0.02
+    np.testing.assert_allclose(found.factors["mapping"], 1.2, rtol=0.02)
 
 
 def test_coverage_holds_for_heavy_tails():
@@ -126,7 +187,9 @@ def test_each_lead_has_its_own_and_members_follow():
 
 
 def test_it_survives_json():
-    found = Recalibration({"mapping": 1.2}, {"mapping": 0.1}, "likelihood", 0.9, 40, ("a", "b"), 3)
+    found = Recalibration(
+        {"mapping": 1.2}, {"mapping": 0.1}, {}, "likelihood", 0.9, 40, ("a", "b"), 3
+    )
     assert Recalibration.from_dict(json.loads(json.dumps(found.as_dict()))) == found
     with pytest.raises(SchemaError, match="expected factors"):
         Recalibration.from_dict({"factor": 2.0})
@@ -172,8 +235,11 @@ def test_bad_input_is_named():
     result, truth = world(1.0, size=(2, 6, 6))
     with pytest.raises(UnknownNameError, match="method"):
         fit_recalibration(result, truth, method="moments")
-    with pytest.raises(ParameterError, match="floor"):
-        fit_recalibration(result, truth, method="coverage", floor=True)
+    with pytest.raises(ParameterError, match="level=2"):
+        fit_recalibration(result, truth, method="coverage", level=2)
+    one = result.isel(time=[0])
+    with pytest.raises(ParameterError, match="at least two"):
+        fit_recalibration(one, truth.isel(time=[0]), tendency=True)
     with pytest.raises(ParameterError, match="at least 30"):
         fit_recalibration(result, truth.where(truth.lon < 1.0))
     with pytest.raises(SchemaError, match="no spread"):

@@ -1,6 +1,8 @@
-"""Size of a spread from the errors that were found: one factor, and one floor."""
+"""Size of a spread from the errors that were found: factors on variances that are added."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,8 @@ __all__ = ["by_coverage", "by_likelihood"]
 
 Float = NDArray[np.float64]
 
-_CLASSES = 400
+_MANY = 200_000
+_SMALLEST = 1e-6
 _LEAST, _MOST = 1e-3, 1e3
 
 
@@ -57,45 +60,48 @@ def by_coverage(error: Float, variance: Float, noise: float, level: float) -> fl
     return float(10.0 ** brentq(surplus, low, high, xtol=1e-6))
 
 
-def by_likelihood(error: Float, variance: Float, noise: float, floor: bool) -> tuple[float, float]:
-    """Find the factor, and the floor, of the largest Gaussian likelihood.
+def by_likelihood(error: Float, parts: Sequence[Float], noise: float) -> Float:
+    """Find the factors on several variances that are added, of the largest Gaussian likelihood.
 
     Parameters
     ----------
-    error, variance, noise
+    error : ndarray (n,)
+        Errors.
+    parts : sequence of ndarray (n,)
+        Variances, the first > 0 and the others >= 0.
+    noise : float
         As in `by_coverage`.
-    floor : bool
-        Whether to find one.
 
     Returns
     -------
-    factor, floor : float
-        Standard deviations; the floor is zero unless it was asked for. Without noise and floor in
-        closed form; else of errors in classes of like variance.
+    ndarray (number of parts,)
+        Factors on the standard deviations, in closed form for one part without noise; else from at
+        most 200 000 errors, evenly taken. One that the errors do not ask for is zero.
 
     Examples
     --------
     >>> import numpy as np
     >>> from xr_spde.assim.spread_factor import by_likelihood
-    >>> by_likelihood(np.array([1.0, -3.0]), np.array([1.0, 1.0]), 0.0, False)
-    (2.24, 0.0)
+    >>> by_likelihood(np.array([1.0, -3.0]), [np.array([1.0, 1.0])], 0.0)
+    array([2.24])
     """
-    if noise == 0.0 and not floor:
-        return float(np.sqrt(np.mean(error**2 / variance))), 0.0
-    parts = np.array_split(np.argsort(variance, kind="stable"), min(_CLASSES, error.size))
-    share = np.array([part.size / error.size for part in parts])
-    v, square = (np.array([np.mean(a[part]) for part in parts]) for a in (variance, error**2))
+    if noise == 0.0 and len(parts) == 1:
+        return np.array([np.sqrt(np.mean(error**2 / parts[0]))])
+    every = -(-error.size // _MANY)
+    square = error[::every] ** 2
+    v = np.stack([part[::every] for part in parts])
 
-    def cost(power: Float) -> tuple[float, Float]:
-        a, c = np.exp(power[0]), np.exp(power[1]) if floor else 0.0
-        total = a * v + c + noise
-        slope = share * (1.0 / total - square / total**2)
-        gradient = [slope @ (a * v), *([slope.sum() * c] if floor else [])]
-        return float(share @ (np.log(total) + square / total)), np.array(gradient)
+    size = max(float(np.mean(square)) - noise, 0.01 * float(np.mean(square)))
+    scale = size / np.maximum(v.mean(axis=1), 1e-300)
+    v *= scale[:, None]
 
-    start = np.log(np.maximum(np.mean(square) - noise, 0.01 * np.mean(square)))
-    first = [start - np.log(np.mean(v)), *([start - np.log(20.0)] if floor else [])]
-    bounds = [(2 * np.log(_LEAST), 2 * np.log(_MOST)), *([(start - 20.0, start + 5.0)] * floor)]
-    found = minimize(cost, first, jac=True, method="L-BFGS-B", bounds=bounds)
-    numbers = np.sqrt(np.exp(found.x))
-    return float(numbers[0]), float(numbers[1]) if floor else 0.0
+    def cost(weight: Float) -> tuple[float, Float]:
+        total = weight @ v + noise
+        slope = 1.0 / total - square / total**2
+        return float(np.mean(np.log(total) + square / total)), v @ slope / square.size
+
+    # not by logarithms, where a weight that once got small would stay so
+    start = np.full(len(parts), 1.0 / len(parts))
+    bounds = [(_SMALLEST if k == 0 else 0.0, None) for k in range(len(parts))]
+    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.asarray(np.sqrt(found.x * scale))
