@@ -25,6 +25,7 @@ from xr_spde.nets.weights import load_weights, save_weights  # noqa: E402
 
 FORMS = {
     "search": {},
+    "observed": {"directions": "observed"},
     "source": {"preconditioner": "none", "update": "decay", "rate": 1e-3},
     "mean": {"update": "mean", "parameters": True},
     "auto-encoder": {"prior": "auto-encoder", "width": 4},
@@ -179,6 +180,8 @@ def test_losses():
 def test_what_is_refused():
     with pytest.raises(ParameterError, match="not quadratic"):
         VariationalSolver(3, prior="both", update="search")
+    with pytest.raises(ParameterError, match='directions="observed"'):
+        VariationalSolver(3, update="decay", directions="observed")
     with pytest.raises(UnknownNameError, match="prior"):
         VariationalSolver(3, prior="sdpe")
     with pytest.raises(UnknownNameError, match="alpha"):

@@ -152,6 +152,7 @@ class StationaryPrior:
         self.factor = 1.0 / (1.0 + drift)
         # 1 - factor^2 without the cancellation of slow modes
         self.variance = tau**2 * self.factor**2 / (drift * self.factor * (1.0 + self.factor))
+        self._powers: dict[float, Tensor] = {1.0: self.variance}
 
     def _to_modes(self, x: Tensor) -> Tensor:
         return self._rows.T @ x @ self._columns
@@ -159,13 +160,15 @@ class StationaryPrior:
     def _from_modes(self, modes: Tensor) -> Tensor:
         return self._rows @ modes @ self._columns.T
 
-    def covariance(self, x: Tensor) -> Tensor:
+    def covariance(self, x: Tensor, power: float = 1.0) -> Tensor:
         """Product of the covariance with fields.
 
         Parameters
         ----------
         x : Tensor (B, T, ny, nx)
             Any.
+        power : float, default 1.0
+            Of the variances of the modes: below one, small scales are kept more.
 
         Returns
         -------
@@ -178,7 +181,9 @@ class StationaryPrior:
         for step in modes[-2::-1]:
             earlier.append(step + self.factor * earlier[-1])
         both = [a + b - c for a, b, c in zip(later, earlier[::-1], modes, strict=True)]
-        return self._from_modes(self.variance[..., None, :, :] * torch.stack(both, 1))
+        if power not in self._powers:
+            self._powers[power] = self.variance**power
+        return self._from_modes(self._powers[power][..., None, :, :] * torch.stack(both, 1))
 
     def precision(self, x: Tensor) -> Tensor:
         """Product of the precision with fields, the inverse of :meth:`covariance`.
@@ -201,18 +206,20 @@ class StationaryPrior:
         back = torch.cat([phi * noise[:, 1:], torch.zeros_like(noise[:, :1])], 1)
         return self._from_modes(own - back)
 
-    def gain(self, steps: int) -> Tensor:
+    def gain(self, steps: int, power: float = 1.0) -> Tensor:
         """Root mean square of the covariance's product with white noise of unit variance.
 
         Parameters
         ----------
         steps : int
             Of the window.
+        power : float, default 1.0
+            Of the variances of the modes.
 
         Returns
         -------
         Tensor (B,) or ()
         """
         lags = [(steps - k) * (1 if k == 0 else 2) * self.factor ** (2 * k) for k in range(steps)]
-        squared = self.variance**2 * torch.stack(lags).sum(0) / steps
+        squared = self.variance ** (2.0 * power) * torch.stack(lags).sum(0) / steps
         return squared.mean((-2, -1)).sqrt()

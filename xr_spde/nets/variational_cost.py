@@ -19,6 +19,8 @@ arXiv 2402.01855.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +31,24 @@ from xr_spde.nets.stationary import CHANNELS, StationaryPrior
 from xr_spde.nets.variational_window import Window
 
 __all__ = ["Problem"]
+
+
+class _SelfAdjoint(torch.autograd.Function):
+    """A self-adjoint operator, whose product is its own derivative: no graph is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, operator: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.operator = operator
+        return operator(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _self_adjoint(gradients[0], ctx.operator), None
+
+
+def _self_adjoint(x: Tensor, operator: Callable[[Tensor], Tensor]) -> Tensor:
+    found: Tensor = _SelfAdjoint.apply(x, operator)  # type: ignore[no-untyped-call]
+    return found
 
 
 class Problem:
@@ -90,6 +110,7 @@ class Problem:
         self.theta = theta.to(kind)
         self._stationary: StationaryPrior | None = None
         self._prior: SpdePrior | None = None
+        self._gains: dict[float, Tensor] = {}
 
     @property
     def stationary(self) -> StationaryPrior:
@@ -99,7 +120,7 @@ class Problem:
             cells = sea.sum((-3, -2, -1)) * self.theta.shape[2]
             kappa, tau, _, _, v1, v2, gamma, beta = self.theta.detach().unbind(1)
             parts = [kappa**2, tau**2, gamma + beta * v1**2, gamma + beta * v2**2]
-            sums = [(part * self.sea).sum((-3, -2, -1)) for part in parts]
+            sums = [torch.where(self.window.sea[:, None], p, 0.0).sum((-3, -2, -1)) for p in parts]
             kappa2, tau2, h11, h22 = (one / cells[:, 0].clamp_min(1.0) for one in sums)
             ny, nx = self.observed.shape[-2:]
             self._stationary = StationaryPrior(
@@ -110,12 +131,27 @@ class Problem:
 
     def spread(self, x: Tensor) -> Tensor:
         """Product of the stationary covariance with fields (B, T, ny, nx), zero on land."""
-        return self.sea * self.stationary.covariance(self.sea * x)
+        return self.sea * _self_adjoint(self.sea * x, self.stationary.covariance)
 
-    @property
-    def gain(self) -> Tensor:
-        """Root mean square that :meth:`spread` gives white noise (B, 1, 1, 1)."""
-        return self.stationary.gain(self.observed.shape[1])[:, None, None, None]
+    def scaled(self, x: Tensor, power: float = 1.0) -> Tensor:
+        """As :meth:`spread`, with the size of white noise kept.
+
+        Parameters
+        ----------
+        x : Tensor (B, T, ny, nx)
+            Any.
+        power : float, default 1.0
+            Of the variances of the modes: below one, small scales are kept more.
+
+        Returns
+        -------
+        Tensor (B, T, ny, nx)
+        """
+        if power not in self._gains:
+            gain = self.stationary.gain(x.shape[1], power)
+            self._gains[power] = self.sea / gain[:, None, None, None]
+        product = partial(self.stationary.covariance, power=power)
+        return self._gains[power] * _self_adjoint(self.sea * x, product)
 
     def spread_variance(self) -> Tensor:
         """Mean variance of the stationary prior (B, 1, 1, 1)."""
@@ -127,7 +163,9 @@ class Problem:
             self._prior = SpdePrior(
                 self.theta, alpha=self.alpha, sea=self.window.sea, boundary=self.boundary
             )
-        return self._prior.apply(x)
+        if self.theta.requires_grad and torch.is_grad_enabled():
+            return self._prior.apply(x)
+        return _self_adjoint(x, self._prior.apply)
 
     def product(self, x: Tensor) -> Tensor:
         """Half the second derivative of the quadratic cost, times fields (B, T, ny, nx)."""
