@@ -41,7 +41,7 @@ class LocalSolver:
         weight = np.where(mask, 1.0 / np.where(mask, variance, 1.0), 0.0)
         value = self.spread(weight * np.where(mask, obs, 0.0))
         mean = value / (self.spread(weight) + 5.0) * sea[:, None]
-        if not self.parameters:
+        if not (self.parameters and parameters):
             return mean.astype(np.float32), None
         ones = np.ones((len(obs), 1, *sea.shape[1:]))
         numbers = np.array([0.5, 1.0, 0.1, 0.0, 1.0, 0.5, 2.0, 1.0])

@@ -267,7 +267,7 @@ class Context:
             rows that they cover; "top", the first of these.
         """
         top = self.plan.band(numbers).start
-        mean, theta = self.model.solve(*self.batch(seen, span, numbers))
+        mean, theta = self.model.solve(*self.batch(seen, span, numbers), parameters=parameters)
         found = {"top": top, "mean": self.weighted(mean, numbers)}
         if parameters:
             found["theta"] = self.weighted(symmetric(np.moveaxis(theta, 1, 0)).swapaxes(0, 1),

@@ -74,7 +74,7 @@ def plan_axis(size: int, side: int, overlap: int, *, periodic: bool = False) -> 
     >>> from xr_spde.labels.patch_map import plan_axis
     >>> axis = plan_axis(20, 12, 3)
     >>> axis.starts, axis.weights[0, 7:].round(2).tolist()
-    ((0, 8), [1.0, 1.0, 0.5, 0.0, 0.0])
+    ((0, 8), [1.0, 1.0, 0.67, 0.33, 0.0])
     >>> plan_axis(9, 20, 3, periodic=True).starts
     (-1,)
     """
