@@ -101,7 +101,34 @@ def test_given_first_state_is_the_conditional_density(alpha):
     torch.testing.assert_close(2.0 * prior.apply(x), gradient, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("initial", ["stationary", "rest", "given"])
+@pytest.mark.parametrize("alpha", [2, 4])
+def test_scaled_first_state_against_dense_algebra(alpha):
+    theta, x, sea = case(8)
+    theta[:, 1] = torch.rand(theta[:, 1].shape, dtype=theta.dtype) * 10.0 + 0.1
+    how = {"alpha": alpha, "sea": sea}
+    for b in range(2):
+        wet, tau = sea[b].numpy().ravel(), theta[b, 1, 0].numpy().ravel()
+        prior = exact(theta, sea, b, alpha=alpha, initial="rest")
+        dense = prior.precision().toarray()
+        a, n = prior.transition(0).toarray(), len(tau)
+        root = np.where(wet, 1.0 / tau, 1.0)
+        own = root[:, None] * (a.T @ a - np.diag(wet)) * root
+        dense[:n, :n] += own - prior.first().toarray()
+        y = (x[b] * sea[b]).numpy().ravel()
+        given = (x[b : b + 1], theta[b : b + 1])
+        one = how | {"sea": sea[b], "initial": "scaled"}
+        assert float(mahalanobis(*given, **one)) == pytest.approx(y @ dense @ y, rel=1e-10)
+        found = apply_precision(*given, **one).numpy().ravel()
+        np.testing.assert_allclose(found, dense @ y, rtol=1e-9, atol=1e-9)
+        value = float(log_determinant(given[1], **one))
+        assert value == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-10)
+    flat = theta.clone()
+    flat[:, 1] = 2.0
+    same = [negative_log_likelihood(x, flat, initial=i, **how) for i in ("scaled", "stationary")]
+    torch.testing.assert_close(*same, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("initial", ["stationary", "scaled", "rest", "given"])
 @pytest.mark.parametrize("alpha", [2, 4])
 @pytest.mark.parametrize("sets", [1, STEPS])
 def test_gradients_by_the_field_and_all_eight_parameters(alpha, initial, sets):
@@ -135,11 +162,11 @@ def test_twice_differentiable_in_field_and_parameters():
     assert torch.autograd.gradgradcheck(lambda y, p: mahalanobis(y, p, **how), (x, theta))
 
 
-@pytest.mark.parametrize("alpha", [2, 4])
-def test_probes_are_unbiased(alpha):
+@pytest.mark.parametrize(("alpha", "initial"), [(2, "scaled"), (4, "stationary")])
+def test_probes_are_unbiased(alpha, initial):
     """Mean of many single-probe gradients, within three standard errors, and exact value."""
     theta, _, sea = case(5, sets=1, batch=1)
-    how = {"alpha": alpha, "sea": sea, "steps": STEPS}
+    how = {"alpha": alpha, "sea": sea, "steps": STEPS, "initial": initial}
 
     def gradient(**more):
         p = theta.clone().requires_grad_()
@@ -155,7 +182,9 @@ def test_probes_are_unbiased(alpha):
     draws = torch.stack(draws)
     # of every parameter the sum over the nodes
     deviation = draws.sum(2).mean(0) - wanted.sum(1)
-    assert (deviation.abs() < 3.0 * draws.sum(2).std(0) / len(draws) ** 0.5).all()
+    # that by tau is exact where the first state is scaled
+    error = draws.sum(2).std(0) / len(draws) ** 0.5
+    assert (deviation.abs() <= 3.0 * error + 1e-9).all()
     repeated = gradient(probes=2, seed=3)[1]
     torch.testing.assert_close(repeated, draws[3], rtol=0, atol=0)
 
@@ -184,9 +213,10 @@ def test_what_cannot_be_computed_is_an_error_that_says_so():
         log_determinant(broken, **how)
     sharp = theta.clone()
     sharp[:, 1, :, :, ::2] = 1e3
-    with pytest.raises(SolverError, match='initial="given"'):
+    with pytest.raises(SolverError, match='initial="scaled"'):
         log_determinant(sharp, **how)
-    assert torch.isfinite(log_determinant(sharp, initial="given", **how)).all()
+    for initial in ("scaled", "given"):
+        assert torch.isfinite(log_determinant(sharp, initial=initial, **how)).all()
     with pytest.raises(UnknownNameError, match="alpha"):
         mahalanobis(x, theta, alpha=3)
     with pytest.raises(UnknownNameError, match="boundary"):

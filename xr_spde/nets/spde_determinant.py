@@ -51,7 +51,7 @@ class Settings:
         Of the operator, ``alpha / 2``.
     around : tuple of bool
         Whether the edges in y and in x are periodic.
-    initial : {"stationary", "rest", "given"}
+    initial : {"stationary", "scaled", "rest", "given"}
         First state; no Q_0 with the last.
     probes : int or None
         Number of probes; None takes the exact gradient.
@@ -157,9 +157,14 @@ class _Window:
         return 2.0 * float(held.logdet()) + float(np.log(self.weight[k]) @ self.sea)
 
     def _first(self, slope: bool) -> float:
-        """``log|Q_0|`` with ``Q_0 = A' W A``, minus W where it is stationary."""
+        """``log|Q_0|`` with ``Q_0 = A' W A``, minus W where it is stationary.
+
+        Of a scaled state it is that of ``A' A - I``, and of W.
+        """
         spatial, matrix = self._operator(0)
-        weight, still = self.weight[0], float(self.how.initial == "stationary")
+        scaled = self.how.initial == "scaled"
+        weight = np.ones_like(self.weight[0]) if scaled else self.weight[0]
+        still = float(self.how.initial != "rest")
         own = matrix.T @ sp.diags_array(weight) @ matrix
         own = sp.csc_array(own - sp.diags_array(still * self.sea * weight))
         pattern = self.places.pattern if self.how.power == 1 else self.places.wide
@@ -168,24 +173,29 @@ class _Window:
         except SolverError as error:
             raise SolverError(
                 f"the precision of the first state is not positive definite: {error}. The "
-                "likelihood of these parameters cannot be computed: tau or the velocity vary too "
-                'sharply. Take initial="given" (the likelihood of the later steps given the '
-                'first), initial="rest", or smoother parameters'
+                "likelihood of these parameters cannot be computed: the velocity, or tau, vary too "
+                'sharply. Take initial="scaled" (for tau), "given" (the likelihood of the later '
+                'steps given the first), "rest", or smoother parameters'
             ) from error
+        total = float(held.logdet())
+        if scaled:
+            total += float(np.log(self.weight[0]) @ self.sea)
+            self.by_weight[0] += float(slope) * self.sea / self.weight[0]
+        change = 0.0 if scaled else 1.0
         if slope and self.how.probes is None:
             inverse = held.inverse_on_pattern()
             half = sp.csr_array(matrix @ inverse)
             spread = np.asarray(half.multiply(matrix).sum(axis=1)).ravel()
-            self.by_weight[0] += spread - still * inverse.diagonal()
+            self.by_weight[0] += change * (spread - still * inverse.diagonal())
             self._entries(0, spatial, sp.csc_array(sp.diags_array(2.0 * weight) @ half))
         elif slope:
             white = self._probes(len(self.weight))
             solved = held.solve(white)
             moved, other = matrix @ white, matrix @ solved
-            self.by_weight[0] += (moved * other - still * white * solved).sum(axis=1)
+            self.by_weight[0] += change * (moved * other - still * white * solved).sum(axis=1)
             self._outer(0, spatial, weight[:, None] * moved, solved)
             self._outer(0, spatial, weight[:, None] * other, white)
-        return float(held.logdet())
+        return total
 
     def _probes(self, k: int) -> Float:
         """Signs (n, K), over the square root of their number."""

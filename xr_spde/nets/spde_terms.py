@@ -8,7 +8,8 @@ and steps, :math:`W_t = \tau_t^{-2}` and fields that are zero before the window,
     x' Q x = \sum_t \| W_t^{1/2} (A_t x_t - x_{t-1}) \|^2 - [\| W_0^{1/2} x_0 \|^2], \qquad
     -\log p(x) = \tfrac12 (x' Q x - \log|Q| + n \log 2 \pi),
 
-the bracket with a stationary first state only. Everything is products of stencils with shifted
+the bracket with a stationary or scaled first state only, whose :math:`W_0^{1/2}` stands right of
+:math:`A_0` in the latter. Everything is products of stencils with shifted
 fields, and equal to :class:`xr_spde.fields.spacetime.SpaceTime` on a unit mesh; theta is in grid
 units, (B, 8, S, ny, nx) with the channels of :data:`xr_spde.nets.spde_stencil.THETA` and S = 1 or
 one set of parameters for each of the T steps.
@@ -49,8 +50,10 @@ __all__ = [
 ALPHAS = (2, 4)
 """Powers."""
 
-INITIALS = ("stationary", "rest", "given")
-"""First state: stationary, one step after zero, or given (the prior of the later steps alone)."""
+INITIALS = ("stationary", "scaled", "rest", "given")
+"""First state: stationary, with ``Q_0 = A' W A - W``; scaled, that of a constant tau times tau,
+``Q_0 = W^(1/2) (A' A - I) W^(1/2)``, the same where tau is constant and positive definite however
+it varies; one step after zero; or given, the prior of the later steps alone."""
 
 
 class SpdePrior:
@@ -66,7 +69,7 @@ class SpdePrior:
         Off land, which is a barrier. Everywhere by default.
     boundary : {"neumann", "dirichlet", "periodic"} or tuple of two, default "neumann"
         Edges in y and x.
-    initial : {"stationary", "rest", "given"}, default "stationary"
+    initial : {"stationary", "scaled", "rest", "given"}, default "stationary"
         See :data:`INITIALS`. The stationary one exists where tau and the velocity vary gently.
 
     Raises
@@ -124,10 +127,24 @@ class SpdePrior:
         return x + self._drift(self._stencil, x)
 
     def noise(self, x: Tensor) -> Tensor:
-        """Driving noise ``A_t x_t - x_{t-1}`` (B, T, ny, nx), with zero before the window."""
+        """Driving noise ``A_t x_t - x_{t-1}`` (B, T, ny, nx), with zero before the window.
+
+        That of the first step is over tau where the first state is "scaled".
+        """
         x = self._fields(x)
         before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
+        if self.initial == "scaled":
+            x = torch.cat([self._weight[:, :1].sqrt() * x[:, :1], x[:, 1:]], dim=1)
         return x + self._drift(self._stencil, x) - before
+
+    def _weighed(self, noise: Tensor) -> Tensor:
+        """Noise times its precision."""
+        found = self._weight * noise
+        if self.initial == "scaled":
+            return torch.cat([noise[:, :1], found[:, 1:]], dim=1)
+        if self.initial == "given":
+            return torch.cat([torch.zeros_like(found[:, :1]), found[:, 1:]], dim=1)
+        return found
 
     def mahalanobis(self, x: Tensor) -> Tensor:
         """Squared distance from zero ``x' Q x``.
@@ -141,27 +158,24 @@ class SpdePrior:
         -------
         Tensor (B,)
         """
-        squares = self._weight * self.noise(x) ** 2
-        if self.initial == "given":
-            squares = squares[:, 1:]
-        found = squares.sum(dim=(1, 2, 3))
-        if self.initial == "stationary":
+        noise = self.noise(x)
+        found = (self._weighed(noise) * noise).sum(dim=(1, 2, 3))
+        if self.initial in ("stationary", "scaled"):
             first = self._fields(x)[:, 0] ** 2
             found = found - (self._weight[:, 0] * first).sum(dim=(1, 2))
         return found
 
     def apply(self, x: Tensor) -> Tensor:
         """Product with the precision (B, T, ny, nx): half the gradient of the distance."""
-        weighed = self._weight * self.noise(x)
-        if self.initial == "given":
-            weighed = torch.cat([torch.zeros_like(weighed[:, :1]), weighed[:, 1:]], dim=1)
+        weighed = self._weighed(self.noise(x))
         if self._transposed is None:
             self._transposed = transposed_stencil(self._stencil)
         found = weighed + self._drift(self._transposed, weighed)
         after = torch.cat([weighed[:, 1:], torch.zeros_like(weighed[:, :1])], dim=1)
-        if self.initial == "stationary":
-            first = self._weight[:, :1] * self._fields(x)[:, :1]
-            found = torch.cat([found[:, :1] - first, found[:, 1:]], dim=1)
+        if self.initial in ("stationary", "scaled"):
+            weight, first = self._weight[:, :1], found[:, :1]
+            first = weight.sqrt() * first if self.initial == "scaled" else first
+            found = torch.cat([first - weight * self._fields(x)[:, :1], found[:, 1:]], dim=1)
         return found - after
 
     def log_determinant(

@@ -27,7 +27,7 @@ def likelihood_loss(
     *,
     alpha: int,
     boundary: str | tuple[str, str] = "neumann",
-    initial: str = "given",
+    initial: str = "scaled",
     probes: int | None = None,
     seed: int = 0,
 ) -> Tensor:
@@ -47,10 +47,11 @@ def likelihood_loss(
         Power of the SPDE.
     boundary : str or tuple of str, default "neumann"
         Of the domain.
-    initial : {"given", "stationary", "rest"}, default "given"
-        First state. "given" takes the likelihood of the steps after the first, which exists for
-        all parameters and costs a third; the "stationary" one may not, for tau or velocity that
-        vary sharply.
+    initial : {"scaled", "stationary", "given", "rest"}, default "scaled"
+        First state; see :data:`xr_spde.nets.spde_terms.INITIALS`. Its variance says most about
+        kappa. The stationary one may not exist for a tau that varies sharply. "given" takes the
+        likelihood of the steps after the first, costs a third, and leaves kappa to the decay from
+        step to step alone.
     probes, seed
         As for `xr_spde.nets.spde_terms.SpdePrior.log_determinant`.
 
@@ -63,7 +64,7 @@ def likelihood_loss(
     ------
     ParameterError, SolverError
         If the likelihood cannot be computed: values that are missing off land, parameters that are
-        not finite, no stationary first state. No window is left out silently.
+        not finite, no such first state. No window is left out silently.
     """
     prior = SpdePrior(theta.double(), alpha=alpha, sea=sea, boundary=boundary, initial=initial)
     total = prior.negative_log_likelihood(anomaly.double(), probes=probes, seed=seed)
