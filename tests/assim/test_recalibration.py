@@ -182,8 +182,22 @@ def test_each_lead_has_its_own_and_members_follow():
         floor["ensemble"] - floor["mean"],
         (twice["ensemble"] - twice["mean"]) * (floor["std"] / twice["std"]), rtol=1e-3, atol=1e-5,
     )  # fmt: skip
-    with pytest.warns(UserWarning, match="not for lead '3'"):
+    with pytest.warns(UserWarning, match="not for lead .3."):
         xr.testing.assert_identical(recalibrated(result, found, 3), result)
+
+
+def test_leads_in_between_and_several_regions():
+    result, truth = world(1.0)
+    told = Recalibration({"mapping": 1.0, "0": 1.0, "4": 3.0}, tendencies={"0": 0.0, "4": 2.0})
+    found = recalibrated(result, told, 2)
+    assert found.attrs["xr_spde_recalibrated"] == 2.0
+    assert found.attrs["xr_spde_tendency"] == 1.0
+    other, truth_there = world(2.0, seed=9)
+    both = fit_recalibration({None: [result, other]}, [truth, truth_there])
+    np.testing.assert_allclose(both.factors["mapping"], np.sqrt((1.0 + 4.0) / 2.0), rtol=0.01)
+    assert both.count == 2 * truth.size
+    with pytest.raises(ParameterError, match="expected as many"):
+        fit_recalibration({None: [result]}, [truth, truth_there])
 
 
 def test_it_survives_json():

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Recalibration", "fit_recalibration", "lead_key", "recalibrate", "recalibrated"]
 
 Float = NDArray[np.float64]
+Truth = xr.DataArray | xr.Dataset
 
 METHODS = ("likelihood", "coverage")
 """Of the factor: the largest likelihood of the errors, or the right share within an interval."""
@@ -53,8 +54,8 @@ _FEWEST = 30
 
 
 def fit_recalibration(
-    results: xr.Dataset | Mapping[int | None, xr.Dataset],
-    truth: xr.DataArray | xr.Dataset,
+    results: xr.Dataset | Mapping[int | None, xr.Dataset | Sequence[xr.Dataset]],
+    truth: Truth | Sequence[Truth],
     *,
     method: str = "likelihood",
     level: float = 0.9,
@@ -69,11 +70,11 @@ def fit_recalibration(
 
     Parameters
     ----------
-    results : Dataset or mapping of lead to Dataset
+    results : Dataset, or mapping of lead to Dataset or sequence of these
         ``mean`` and ``std`` (time, Y, X), not recalibrated; one alone is of lead None.
-    truth : DataArray or Dataset
+    truth : DataArray, Dataset or sequence of these
         On the same grid at the same times; or points with positions and times, such as withheld
-        tracks.
+        tracks. Of a sequence one for each of the results of a lead, such as several regions.
     method : {"likelihood", "coverage"}
         See :data:`METHODS`. "coverage" makes the share right that lies within the interval of
         `level`, whatever the tails of the errors.
@@ -112,8 +113,11 @@ def fit_recalibration(
     names = ["factors", *(["floors"] if floor else []), *(["tendencies"] if tendency else [])]
     found: dict[str, dict[str, float]] = {name: {} for name in names}
     count = 0
+    truths = _several(truth)
     for lead, result in given.items():
-        error, parts = _pairs(result, truth, names, border, x, y)
+        each = _paired(_several(result), truths)
+        pairs = [_pairs(one, true, names, border, x, y) for one, true in each]
+        error, parts = (np.concatenate(a, axis=-1) for a in zip(*pairs, strict=True))
         if error.size < _FEWEST:
             raise ParameterError(
                 f"{error.size} values of lead {lead_key(lead)!r} have a truth and a spread > 0; "
@@ -125,15 +129,31 @@ def fit_recalibration(
         for name, number in zip(names, numbers, strict=True):
             found[name][lead_key(lead)] = float(number)
         count += error.size
-    members = max(int(one.attrs.get("xr_spde_members", 0)) for one in given.values())
-    return Recalibration(**found, method=method, level=level, members=members,
-                         period=_period(truth), count=count)  # fmt: skip
+    every = [one for result in given.values() for one in _several(result)]
+    members = max(int(one.attrs.get("xr_spde_members", 0)) for one in every)
+    days = sorted(day for true in truths for day in _period(true))
+    period = (days[0], days[-1]) if days else ()
+    return Recalibration(**found, method=method, level=level, members=members, period=period,
+                         count=count)  # fmt: skip
+
+
+def _several(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _paired(first: list[Any], second: list[Any]) -> list[tuple[Any, Any]]:
+    if len(first) != len(second):
+        raise ParameterError(
+            f"{len(first)} and {len(second)} of truths and of what belongs to them were given; "
+            "expected as many"
+        )
+    return list(zip(first, second, strict=True))
 
 
 def recalibrate(
     model: NeuralSolver,
-    truth: xr.DataArray | xr.Dataset,
-    observations: xr.DataArray | xr.Dataset,
+    truth: Truth | Sequence[Truth],
+    observations: Truth | Sequence[Truth],
     *,
     leads: Sequence[int | None] = (None,),
     first_guess: xr.DataArray | None = None,
@@ -154,11 +174,11 @@ def recalibrate(
     ----------
     model : NeuralSolver
         Trained; it is left as it is.
-    truth : DataArray or Dataset
+    truth : DataArray, Dataset or sequence of these
         Of the validation split: maps (time, Y, X), or withheld points with times. Not that of the
         test, nor of the training, whose errors are too small.
-    observations : DataArray or Dataset
-        What is assimilated at that time.
+    observations : DataArray, Dataset or sequence of these
+        What is assimilated at that time, of each truth.
     leads : sequence of int or None, default (None,)
         Each has a factor of its own; None is mapping, with observations on both sides.
     first_guess : DataArray, optional
@@ -186,21 +206,23 @@ def recalibrate(
     ParameterError
         A truth within the period of the test, or too few values.
     """
-    _refuse_test(model, truth, test_period)
     from xr_spde.assim.assimilate import assimilate
 
-    gridded = isinstance(truth, xr.DataArray) and truth.ndim >= 3
-    if gridded and first_guess is None:
-        times = find_time(truth)
-        settings = {"like": truth.isel({times.dims[0]: 0}, drop=True), "times": times, **settings}
-    sources = (observations, None) if first_guess is None else (first_guess, observations)
-    results = {
-        lead: assimilate(*sources, model=model, lead=lead, draws=members, seed=seed,
-                         recalibrate=False, **settings)
-        for lead in leads
-    }  # fmt: skip
+    truths = _several(truth)
+    results: dict[int | None, list[xr.Dataset]] = {lead: [] for lead in leads}
+    for true, seen in _paired(truths, _several(observations)):
+        _refuse_test(model, true, test_period)
+        own = dict(settings)
+        if isinstance(true, xr.DataArray) and true.ndim >= 3 and first_guess is None:
+            times = find_time(true)
+            own = {"like": true.isel({times.dims[0]: 0}, drop=True), "times": times, **own}
+        sources = (seen, None) if first_guess is None else (first_guess, seen)
+        for lead in leads:
+            maps = assimilate(*sources, model=model, lead=lead, draws=members, seed=seed,
+                              recalibrate=False, **own)  # fmt: skip
+            results[lead].append(maps)
     found = fit_recalibration(
-        results, truth, method=method, level=level, floor=floor, tendency=tendency,
+        results, truths, method=method, level=level, floor=floor, tendency=tendency,
         truth_error=truth_error, border=border,
     )  # fmt: skip
     return replace(model, recalibration=replace(found, members=members).as_dict())

@@ -199,7 +199,8 @@ def recalibrated(
     recalibration : Recalibration or mapping
         Of that solver.
     lead : int or None
-        Of the result. For one that was not recalibrated a warning says so, and nothing is done.
+        Of the result. Numbers are linear between the leads that they were found for; beyond
+        these a warning says so, and nothing is done.
     x, y : str, optional
         Names of the horizontal axes.
 
@@ -220,16 +221,16 @@ def recalibrated(
     """
     if not isinstance(recalibration, Recalibration):
         recalibration = Recalibration.from_dict(recalibration)
-    key = lead_key(lead)
-    if key not in recalibration.factors:
+    if (number := _between(recalibration.factors, lead)) is None:
         warn(
             f"the spread was recalibrated for {', '.join(recalibration.factors)} and not for lead "
-            f"{key!r}: it stays as it is"
+            f"{lead_key(lead)!r}: it stays as it is"
         )
         return result
-    numbers = {"recalibrated": float(recalibration.factors[key])}
-    numbers |= {name: float(told[key]) for name, told in (("floor", recalibration.floors),
-                ("tendency", recalibration.tendencies)) if told.get(key)}  # fmt: skip
+    numbers = {"recalibrated": number}
+    for name, told in (("floor", recalibration.floors), ("tendency", recalibration.tendencies)):
+        if added := _between(told, lead):
+            numbers[name] = added
     found, ratio = result.copy(), xr.DataArray(numbers["recalibrated"])
     if len(numbers) > 1:
         if "std" not in result:
@@ -247,6 +248,16 @@ def recalibrated(
         moved = moved.transpose(*members.dims).astype(members.dtype)
         found["ensemble"] = moved.assign_attrs(members.attrs)
     return found.assign_attrs({f"xr_spde_{name}": value for name, value in numbers.items()})
+
+
+def _between(numbers: Mapping[str, float], lead: int | None) -> float | None:
+    """Return the number of a lead, linear between those that are known; None beyond them."""
+    if (key := lead_key(lead)) in numbers:
+        return float(numbers[key])
+    known = sorted(int(name) for name in numbers if name != lead_key(None))
+    if lead is None or not known or not known[0] < lead < known[-1]:
+        return None
+    return float(np.interp(lead, known, [numbers[str(k)] for k in known]))
 
 
 def _wider(
