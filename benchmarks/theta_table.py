@@ -1,8 +1,8 @@
 """SPDE parameters learned from observations, beside the best constant ones, the truth, an oracle.
 
-Three processes of known parameters on 32 x 32 cells and 5 steps, alpha 2: "diff" of the source
+Three processes of known parameters on 24 x 24 cells and 5 steps, alpha 2: "diff" of the source
 (the same H in every world), smooth maps of H, kappa and tau that differ from world to world, and
-the rough ones of ``spacetime_field(preset="random")`` that differ too. 12 % of the cells are
+the rough ones of ``spacetime_field(preset="random")`` that differ too. 16 % of the cells are
 observed along diagonals at random places with an error variance of 0.001; the networks see those
 and the interpolation of them with the constant fit, and are trained on the likelihood of the truth.
 """
@@ -30,11 +30,11 @@ from xr_spde.nets.theta_solver import ThetaSolver
 from xr_spde.nets.variational import VariationalSolver
 from xr_spde.nets.variational_window import Window
 
-SIDE, STEPS, ALPHA, ERROR, TEST = 32, 5, 2, 1e-3, 48
+SIDE, STEPS, ALPHA, ERROR, TEST = 24, 5, 2, 1e-3, 48
 CASES: dict[str, dict[str, Any]] = {
-    "diff, one H": {"train": 200, "steps": 80, "coarse": 4, "ways": ("learned", "map", "oracle")},
-    "smooth, changing H": {"train": 400, "steps": 160, "coarse": 4, "ways": ("learned", "oracle")},
-    "rough, changing H": {"train": 160, "steps": 100, "coarse": 2, "ways": ("learned",)},
+    "diff, one H": {"train": 160, "steps": 80, "coarse": 4, "ways": ("learned", "map", "oracle")},
+    "smooth, changing H": {"train": 300, "steps": 140, "coarse": 4, "ways": ("learned", "oracle")},
+    "rough, changing H": {"train": 120, "steps": 100, "coarse": 2, "ways": ("learned",)},
 }
 WORDS = {
     "learned": "learned, observations only", "map": "learned map of a fixed domain",
