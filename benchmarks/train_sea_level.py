@@ -17,6 +17,7 @@ import argparse
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ import xarray as xr
 
 from xr_spde.assim import NeuralSolver, fit
 from xr_spde.assim.neural_fit import held_windows
+from xr_spde.assim.neural_priors import draw_field
 from xr_spde.fields.gaussian import GaussianCovariance, interpolate
 from xr_spde.nets.variational import VariationalSolver
 from xr_spde.nets.variational_windows import Sample, stacked
@@ -35,7 +37,6 @@ NADIRS = ("topex", "jason", "gfo", "envisat")
 SETTINGS = {
     "missions": [NADIRS, (*NADIRS, "swot")],
     "noise": (0.01, 0.06),
-    "window": 11,
     "leads": 4,
     "patch": 64,
     "border": 4,
@@ -51,8 +52,14 @@ SETTINGS = {
     "seed": 20,
 }  # fmt: skip
 # few iterations first; what was learned goes on with more, the gradient through the last three
-FIRST = {"steps": 2100, "until": 1200, "every": 300, "rate": 1.5e-3}
-SECOND = {"network": {"iterations": 12, "truncate": 3}, "every": 200, "rate": 1e-3, "seed": 21}
+FIRST = {"window": 11, "steps": 2100, "until": 1200, "every": 300, "rate": 1.5e-3}
+SECOND = {"network": {"iterations": 12, "truncate": 3}, "steps": 1200, "every": 200, "rate": 1e-3,
+          "seed": 21}  # fmt: skip
+# at last with longer windows, and parameters near the most likely ones: 80 km and 230 days
+THIRD = {"network": {"truncate": 3}, "patch": 48, "random_priors": 0.15, "every": 150, "rate": 1e-3,
+         "seed": 22}  # fmt: skip
+_STEPS = 21
+_THETA = {"kappa": 0.256, "gamma": 3.41, "beta": 2.08, "v1": 1.0, "v2": 0.0}
 _CONVERGED = 60
 _NEAR, _DAYS = 1.0, 7.0
 """Scales of the covariance of the challenges, in degrees and days."""
@@ -66,6 +73,41 @@ def sea(seed: int, folder: Path) -> xr.DataArray:
         folder.mkdir(parents=True, exist_ok=True)
         made.to_netcdf(path, engine="scipy")
     return xr.open_dataarray(path, engine="scipy")
+
+
+def longer(model: NeuralSolver, steps: int) -> NeuralSolver:
+    """Put weights into a network of more steps, those that are new without effect at first."""
+    old = model.solver
+    rng = np.random.default_rng(0)
+    spread = np.var([draw_field(_THETA | {"u": 0.0, "v": 0.0}, 1, (96, 96), rng, unit=False)
+                     for _ in range(40)])  # fmt: skip
+    theta = _THETA | {"tau": float(spread**-0.5)}
+    new = VariationalSolver(**{**old.options, "steps": steps, "theta": theta})
+    before, state = old.options["steps"], new.state_dict()
+    wide, ahead = old.options["coarsen"] ** 2, (steps - before) // 2
+    kept = wide * np.arange(ahead, ahead + before)[:, None] + np.arange(wide)
+
+    def places(groups: int, more: int) -> torch.Tensor:
+        """Channels of old steps in groups of new ones, and further ones after these."""
+        parts = [(kept + wide * steps * k).ravel() for k in range(groups)]
+        return torch.from_numpy(np.concatenate([*parts, np.arange(more) + wide * steps * groups]))
+
+    hidden = old.options["hidden"]
+    taken = {
+        "lstm.gates.weight": (1, places(3, wide + hidden)),
+        "lstm.head.weight": (0, places(2, 0)),
+        "lstm.head.bias": (0, places(2, 0)),
+        "refine.first.weight": (1, places(4, wide)),
+        "refine.last.weight": (0, places(1, 0)),
+        "refine.last.bias": (0, places(1, 0)),
+    }
+    for name, value in old.state_dict().items():
+        if name in taken:
+            state[name] = torch.zeros_like(state[name]).index_copy(*taken[name], value)
+        else:
+            state[name] = value
+    new.load_state_dict(state)
+    return replace(model, solver=new)
 
 
 def gaussian(sample: Sample, degrees: float) -> np.ndarray:
@@ -110,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--seas", type=Path, help="folder of the seas; by default in that of --out")
-    parser.add_argument("--steps", type=int, default=1200, help="with the full iterations")
+    parser.add_argument("--steps", type=int, default=900, help="of the last phase")
     parser.add_argument(
         "--theta-steps", type=int, default=100, help="of the parameters; 0 for none"
     )
@@ -120,17 +162,18 @@ def main() -> None:
     seas = [sea(seed, given.seas or given.out / "seas") for seed in SEEDS]
     began = time.process_time()
     first = fit(seas, **SETTINGS, **FIRST, folder=given.out)
-    settings = SETTINGS | SECOND | {"start": first, "steps": given.steps}
+    second = fit(seas, **SETTINGS | SECOND, start=first, folder=given.out / "second")
+    settings = SETTINGS | THIRD | {"start": longer(second, _STEPS), "steps": given.steps}
     if given.theta_steps:
         settings |= {"theta": "two-stage", "theta_steps": given.theta_steps}
     model = fit(
-        seas, **settings, folder=given.out / "second",
+        seas, **settings, folder=given.out / "third",
         card={
             "data": f"turbulent_sea((128, 128), days=200, seed={SEEDS[0]}..{SEEDS[-1]}), 0.1 "
                     "degree; the last one held out; 33 % draws of random SPDE priors",
             "command": f"python benchmarks/train_sea_level.py --steps {given.steps} "
                        f"--theta-steps {given.theta_steps}",
-            "first": FIRST,
+            "before": [FIRST, SECOND],
         },
     )  # fmt: skip
     logging.info("%.0f CPU-s, %s", time.process_time() - began, model.card["scores"])

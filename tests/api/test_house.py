@@ -125,6 +125,7 @@ def test_wheel_carries_data_registry_and_types_and_nothing_else(tmp_path):
     assert data == {
         "xr_spde/data/ecmwf_ens_z500_20120920.nc.gz",
         "xr_spde/data/net.safetensors",
+        "xr_spde/data/sea_level.safetensors",
     }
     assert {name.split("/")[0] for name in names} == {
         "xr_spde",
