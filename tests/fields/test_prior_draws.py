@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from xr_spde.errors import ParameterError
 from xr_spde.fields import prior_draws
@@ -36,6 +39,10 @@ def test_covariance_is_the_inverse_of_the_precision(alpha):
     names = ("kappa", "tau", "m1", "m2", "v1", "v2", "gamma", "beta")
     parameters = SpdeParameters.of(shape, **dict(zip(names, theta, strict=True)))
     prior = SpaceTime(SpdeOperator(mesh), parameters, steps=steps, alpha=alpha)
+    root, matrix = np.diag(np.sqrt(prior.weight(0))), prior.transition(0).toarray()
+    first = root @ (matrix.T @ matrix - np.diag(prior.sea)) @ root
+    prior = SpaceTime(SpdeOperator(mesh), parameters, steps=steps, alpha=alpha,
+                      initial=sp.csc_array(first))  # fmt: skip
     expected = np.linalg.inv(prior.precision().toarray())
     water = np.tile(prior.sea > 0, steps)
     found = np.cov(fields.reshape(len(fields), -1).T, bias=True)[np.ix_(water, water)]
@@ -114,10 +121,20 @@ def test_spin_up_reaches_the_stationary_variance(monkeypatch, kappa, alpha):
     np.testing.assert_allclose(lagged, (variance / (1.0 + symbol)).mean(), rtol=0.04)
 
 
-def test_parameters_too_sharp_for_a_stationary_start_are_spun_up():
+def test_a_first_state_exists_however_tau_varies():
     theta = constant((10, 10), kappa=0.3)
     theta[1, 0, :, 5:] = 60.0
-    theta[2] = 4.0
+    settings = {"sea": np.ones((10, 10), dtype=bool), "first": 0, "entropy": 0, "steps": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fields, _ = draw_prior(theta, members=range(300), **settings)
+    spread = fields[:, 0].std(axis=0)
+    assert spread[:, 7:].mean() > 40 * spread[:, :3].mean()
+
+
+def test_a_flow_that_converges_too_sharply_is_spun_up():
+    theta = constant((10, 10), kappa=0.1)
+    theta[2, 0, :, :5], theta[2, 0, :, 5:] = 4.0, -4.0
     settings = {"sea": np.ones((10, 10), dtype=bool), "members": [0], "first": 0, "entropy": 0}
     with pytest.warns(UserWarning, match="spun up from rest"):
         fields, _ = draw_prior(theta, steps=2, **settings)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError, SolverError
@@ -29,6 +30,7 @@ from xr_spde._core.warn import warn
 from xr_spde.fields.mesh import Mesh
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.spde import SpdeOperator, SpdeParameters
+from xr_spde.solvers.grid_factor import GridFactor
 
 __all__ = ["CHANNELS", "MOST_NODES", "draw_prior", "observation_noise"]
 
@@ -87,10 +89,10 @@ def draw_prior(
         kappa, tau, m1, m2, v1, v2, gamma, beta on a grid of unit steps, of every step of the block
         or, S = 1, of all; numbers on land do not count.
     state : ndarray (K, n), optional
-        What the block before returned; by default the first step is of the stationary
-        distribution: exactly (:class:`xr_spde.fields.spacetime.SpaceTime`) where the plane is one
-        tile; else, and with a warning where parameters vary too sharply for that, spun up from rest
-        by steps that get shorter, to about 2 % of the variance.
+        What the block before returned. By default the first step is of the stationary distribution,
+        exactly for constant parameters, where the plane is one tile; else, and with a warning where
+        the flow converges too sharply for that, spun up from rest by steps that get shorter, to
+        about 2 % of the variance.
     sea : ndarray (ny, nx) of bool
         Nodes of the field.
     members : sequence of int
@@ -240,7 +242,7 @@ def _start(prior: SpaceTime, white: Float, source: _Noise, longest: int, *, whol
     """First state (n, K)."""
     if whole:
         try:
-            return np.asarray(prior.sea[:, None] * prior.first_factor().sample(white))
+            return np.asarray(prior.sea[:, None] * _first_factor(prior).sample(white))
         except SolverError as error:
             warn(f"{error}; the draws are spun up from rest instead")
     # not by a factor of the first precision, whose draws depend on the order of its nodes
@@ -253,6 +255,17 @@ def _start(prior: SpaceTime, white: Float, source: _Noise, longest: int, *, whol
             state = _next(coarse, 0, state, source.of(number, _SPIN_UP))
             number += 1
     return _next(prior, 0, state, white)
+
+
+def _first_factor(prior: SpaceTime) -> GridFactor:
+    """Factor of ``W^1/2 (A'A - I) W^1/2``.
+
+    That is the stationary precision of constant tau, and unlike ``A'W A - W`` exists however tau
+    varies; the likelihood by which parameters are found has the same first state.
+    """
+    root, matrix = sp.diags_array(np.sqrt(prior.weight(0))), prior.transition(0)
+    first = sp.csc_array(root @ (matrix.T @ matrix - sp.diags_array(prior.sea)) @ root)
+    return prior.factorise(first, prior.coupling, symmetric=True)
 
 
 def _longest(theta: Float, sea: NDArray[np.bool_], alpha: int) -> int:
