@@ -26,7 +26,6 @@ import xarray as xr
 
 from xr_spde.assim import NeuralSolver, fit
 from xr_spde.assim.neural_fit import held_windows
-from xr_spde.assim.neural_priors import draw_field
 from xr_spde.fields.gaussian import GaussianCovariance, interpolate
 from xr_spde.nets.variational import VariationalSolver
 from xr_spde.nets.variational_windows import Sample, stacked
@@ -55,11 +54,12 @@ SETTINGS = {
 FIRST = {"window": 11, "steps": 2100, "until": 1200, "every": 300, "rate": 1.5e-3}
 SECOND = {"network": {"iterations": 12, "truncate": 3}, "steps": 1200, "every": 200, "rate": 1e-3,
           "seed": 21}  # fmt: skip
-# at last with longer windows, and parameters near the most likely ones: 80 km and 230 days
-THIRD = {"network": {"truncate": 3}, "patch": 48, "random_priors": 0.15, "every": 150, "rate": 1e-3,
-         "seed": 22}  # fmt: skip
-_STEPS = 21
-_THETA = {"kappa": 0.256, "gamma": 3.41, "beta": 2.08, "v1": 1.0, "v2": 0.0}
+# at last with longer windows, more of the past
+THIRD = {
+    "network": {"iterations": 20, "truncate": 3}, "patch": 48, "random_priors": 0.15, "every": 275,
+    "rate": 1e-3, "seed": 22,
+}  # fmt: skip
+_STEPS = 15
 _CONVERGED = 60
 _NEAR, _DAYS = 1.0, 7.0
 """Scales of the covariance of the challenges, in degrees and days."""
@@ -76,16 +76,12 @@ def sea(seed: int, folder: Path) -> xr.DataArray:
 
 
 def longer(model: NeuralSolver, steps: int) -> NeuralSolver:
-    """Put weights into a network of more steps, those that are new without effect at first."""
+    """Put weights into a network of more steps; those before the old ones have no effect yet."""
     old = model.solver
-    rng = np.random.default_rng(0)
-    spread = np.var([draw_field(_THETA | {"u": 0.0, "v": 0.0}, 1, (96, 96), rng, unit=False)
-                     for _ in range(40)])  # fmt: skip
-    theta = _THETA | {"tau": float(spread**-0.5)}
-    new = VariationalSolver(**{**old.options, "steps": steps, "theta": theta})
+    new = VariationalSolver(**{**old.options, "steps": steps})
     before, state = old.options["steps"], new.state_dict()
-    wide, ahead = old.options["coarsen"] ** 2, (steps - before) // 2
-    kept = wide * np.arange(ahead, ahead + before)[:, None] + np.arange(wide)
+    wide = old.options["coarsen"] ** 2
+    kept = wide * np.arange(steps - before, steps)[:, None] + np.arange(wide)
 
     def places(groups: int, more: int) -> torch.Tensor:
         """Channels of old steps in groups of new ones, and further ones after these."""
@@ -152,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--seas", type=Path, help="folder of the seas; by default in that of --out")
-    parser.add_argument("--steps", type=int, default=900, help="of the last phase")
+    parser.add_argument("--steps", type=int, default=1100, help="of the last phase")
     parser.add_argument(
         "--theta-steps", type=int, default=100, help="of the parameters; 0 for none"
     )

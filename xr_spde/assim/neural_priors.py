@@ -47,10 +47,8 @@ def draw_field(
     steps: int,
     shape: tuple[int, int],
     rng: np.random.Generator,
-    *,
-    unit: bool = True,
 ) -> Float:
-    """Draw a stationary field.
+    """Draw a stationary field of unit variance.
 
     Parameters
     ----------
@@ -63,15 +61,13 @@ def draw_field(
         Rows and columns, periodic.
     rng : Generator
         Of the draw.
-    unit : bool, default True
-        With a variance of one; otherwise that of a tau of one.
 
     Returns
     -------
     ndarray (T, ny, nx)
     """
     factor, variance = _modes(theta, *shape)
-    total = _mean_over_torus(variance, shape[1]).real if unit else 1.0
+    total = _mean_over_torus(variance, shape[1]).real
     root, kick = np.sqrt(variance / total), np.abs(factor) / math.sqrt(total)
     state = root * np.fft.rfft2(rng.standard_normal(shape))
     out = [np.fft.irfft2(state, s=shape)]

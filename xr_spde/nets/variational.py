@@ -319,7 +319,7 @@ class VariationalSolver(nn.Module):
         graph, state, scale = torch.is_grad_enabled(), None, None
         count, options = self.options["iterations"], self.options
         for k in range(count):
-            if not graph or self._cut(k):
+            if not graph or 0 < k == self._last_cut:
                 x, state = x.detach(), _detached(state)
             learning = graph and k >= self._last_cut
             with torch.set_grad_enabled(learning):
@@ -338,7 +338,7 @@ class VariationalSolver(nn.Module):
         known: list[tuple[Tensor, Tensor, Tensor]] = []
         g = problem.gradient(x, create_graph=graph)
         for k in range(self.options["iterations"]):
-            if not graph or self._cut(k):
+            if not graph or 0 < k == self._last_cut:
                 x, g, state = x.detach(), g.detach(), _detached(state)
                 known = [(p.detach(), q.detach(), w.detach()) for p, q, w in known]
             with torch.set_grad_enabled(graph and k >= self._last_cut):
@@ -359,10 +359,6 @@ class VariationalSolver(nn.Module):
         """Iteration before which no gradient of the training reaches."""
         every = self.options["truncate"]
         return (self.options["iterations"] - 1) // every * every if every else 0
-
-    def _cut(self, k: int) -> bool:
-        every = self.options["truncate"]
-        return bool(every) and k > 0 and k % every == 0
 
 
 def _check(
