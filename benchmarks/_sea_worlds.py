@@ -69,37 +69,44 @@ class Sea:
         Of the nodes of the orbits.
     maps : ndarray (days, ny, nx), optional
         Real daily anomalies in metres on the same grid, zero on land.
+    boundary : str or tuple of str
+        In y and in x, see `xr_spde.fields.mesh.BOUNDARIES`.
     """
 
     def __init__(
-        self, template: xr.DataArray, *, seed: int = 0, maps: np.ndarray | None = None
-    ) -> None:
+        self, template: xr.DataArray, *, seed: int = 0, maps: np.ndarray | None = None,
+        boundary: str | tuple[str, str] = "neumann",
+    ) -> None:  # fmt: skip
         self.lat = template.latitude.values.astype(float)
         self.lon = template.longitude.values.astype(float)
         self.land, self.seed, self.maps = np.isnan(template.values), seed, maps
+        self.boundary, self._factors = boundary, {}
         self.degrees = float(self.lat[1] - self.lat[0])
 
     @cached_property
-    def factors(self) -> list[tuple[GridFactor, np.ndarray]]:
-        """Factor of each length, and weights that make the variance one everywhere."""
+    def _operator(self) -> SpdeOperator:
         metres = 111.2e3 * self.degrees
         dx = metres * np.cos(np.radians(self.lat))[:, None]
-        mesh = Mesh.of(self.land.shape, dx=dx, dy=metres, land=self.land)
-        operator, found = SpdeOperator(mesh), []
-        for length in (*LENGTHS, WIDE):
-            p = SpdeParameters.of(self.land.shape, kappa=1e-3 / length, tau=1.0, m1=0.0, m2=0.0,
-                                  v1=0.0, v2=0.0, gamma=1.0, beta=0.0, land=self.land)  # fmt: skip
-            matrix = operator.matrix(p.coefficients(0))
-            scale = 1.0 / matrix.diagonal().max()
-            dry = self.land.ravel().astype(float)
-            matrix = (matrix * scale + sp.diags_array(dry)).tocsc()
-            factor = GridFactor(matrix, shape=mesh.shape, boundary=mesh.topology, reach=1)
-            found.append((factor, mesh.sea / np.sqrt(factor.gram_inverse_diagonal())))
-        return found
+        mesh = Mesh.of(self.land.shape, dx=dx, dy=metres, land=self.land, boundary=self.boundary)
+        return SpdeOperator(mesh)
 
-    def field(self, rng: np.random.Generator, which: int, days: float) -> np.ndarray:
-        """Draw unit fields (STEPS, ny, nx) of one length that forget in so many days."""
-        factor, weight = self.factors[which]
+    def factor(self, length: float) -> tuple[GridFactor, np.ndarray]:
+        """Factor of a length in km, and weights that make the variance one everywhere; kept."""
+        if length not in self._factors:
+            mesh = self._operator.mesh
+            p = SpdeParameters.of(mesh.shape, kappa=1e-3 / length, tau=1.0, m1=0.0, m2=0.0,
+                                  v1=0.0, v2=0.0, gamma=1.0, beta=0.0, land=self.land)  # fmt: skip
+            matrix = self._operator.matrix(p.coefficients(0))
+            dry = sp.diags_array(self.land.ravel().astype(float))
+            matrix = (matrix / matrix.diagonal().max() + dry).tocsc()
+            factor = GridFactor(matrix, shape=mesh.shape, boundary=mesh.topology, reach=1)
+            weight = mesh.sea / np.sqrt(factor.gram_inverse_diagonal())
+            self._factors[length] = factor, weight
+        return self._factors[length]
+
+    def field(self, rng: np.random.Generator, length: float, days: float) -> np.ndarray:
+        """Draw unit fields (STEPS, ny, nx) of a length in km that forget in so many days."""
+        factor, weight = self.factor(length)
         white = factor.solve(rng.standard_normal((weight.size, STEPS))) * weight[:, None]
         keep = np.exp(-STEP_DAYS / days)
         found = [white[:, 0]]
@@ -114,11 +121,11 @@ class Sea:
         if self.maps is not None and rng.random() < _REAL:
             first = int(rng.integers(len(self.maps) - int((STEPS - 1) * STEP_DAYS)))
             real = self.maps[first :: int(STEP_DAYS)][:STEPS] * rng.uniform(0.8, 1.6)
-            return real + 0.03 * rng.uniform(0.5, 1.2) * self.field(rng, k // 2, days)
+            return real + 0.03 * rng.uniform(0.5, 1.2) * self.field(rng, LENGTHS[k // 2], days)
         share = rng.uniform(0.0, 0.5) if rng.random() < 0.5 else 0.0
-        found = std * np.sqrt(1.0 - share) * self.field(rng, k, days)
+        found = std * np.sqrt(1.0 - share) * self.field(rng, LENGTHS[k], days)
         if share:
-            other = LENGTHS.size if rng.random() < 0.5 else int(rng.integers(LENGTHS.size))
+            other = WIDE if rng.random() < 0.5 else LENGTHS[int(rng.integers(LENGTHS.size))]
             found += std * np.sqrt(share) * self.field(rng, other, rng.uniform(10.0, 90.0))
         return found
 

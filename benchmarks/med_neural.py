@@ -25,7 +25,7 @@ from med_tracks import DRAWS, MISSIONS, TIMES
 
 ERRORS = (0.005, 0.008, 0.012, 0.017, 0.024)
 FOLDS = 4
-RUNS = 5
+RUNS = 3
 
 
 def timed(work: Callable[[], Any], runs: int) -> tuple[Any, float]:

@@ -98,6 +98,8 @@ RESULTS = {
     "kriging_peers": "Kriging beside other packages",
     "long_series": "Long series in windows",
     "med_tracks": "Mediterranean tracks",
+    "med_neural": "A trained solver on Mediterranean tracks",
+    "transfer_neural": "A trained solver in other regions",
     "osse": "Observing-system experiment",
     "ssh": "Synthetic sea level",
     "theta_table": "Parameters of the prior from observations",
