@@ -33,6 +33,9 @@ Single = NDArray[np.float32]
 TOGETHER = 20
 """Members that a task draws and solves."""
 
+_CELLS = 2**22
+"""Cells and steps that a solver is given at once."""
+
 
 def spread_maps(
     run: Run, thetas: list[Any] | None, *, members: int, kept: int, entropy: int
@@ -163,7 +166,10 @@ def _simulated(
     for k, number in enumerate(group):
         solve = _Bound(context, mask[k], variance[k], sea[k], obs[k])
         own, errors = (context.cut(part, number) for part in (fields, white))
-        anomalies.append(conditional_anomalies(solve, own, errors, mask[k], variance[k]))
+        few = int(np.clip(_CELLS // mask[k].size, 1, TOGETHER))
+        anomalies.append(
+            conditional_anomalies(solve, own, errors, mask[k], variance[k], together=few)
+        )
         if numbers.start == 0:
             values = simulated_values(own[:1], errors[:1], mask[k], variance[k])
             defects.append(linearity_defect(solve, values, obs[k][None]))
