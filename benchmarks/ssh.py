@@ -341,17 +341,17 @@ def numbers_used(methods: set[str]) -> str:
     if "Gaussian OI, tuned" in methods:
         one = once("tuned")
         words.append(
-            f"Tuned: {one['lx']:g} degrees, {one['lt']:g} days, std "
-            f"{100 * one['std']:.1f} cm ({one['cpu']:.0f} CPU s, not counted above)."
+            f"Tuned: {one['lx']:g} degrees, {one['lt']:g} days, error of representation "
+            f"{100 * one['obs_error']:g} cm ({one['cpu']:.0f} CPU s); std "
+            f"{100 * one['std']:.1f} cm."
         )
     if "SPDE-OI" in methods:
         one = once("fitted")
         words.append(
             f"Fitted: {one['length']:.1f} km, {one['decay_time']:.1f} days, std "
-            f"{100 * one['std']:.1f} cm, error of representation "
-            f"{100 * one['obs_error']:.2f} cm ({one['cpu']:.0f} CPU s, not counted "
-            "above). Its three leads are computed together, which the CPU time is shared "
-            "by."
+            f"{100 * one['std']:.1f} cm, error of representation {100 * one['obs_error']:.2f} cm "
+            f"({one['cpu']:.0f} CPU s). The leads of a day are computed together, and share the "
+            "CPU time. What tuning and fit took is not in the table."
         )
     return " ".join(words)
 
