@@ -101,6 +101,7 @@ RESULTS = {
     "med_neural": "A trained solver on Mediterranean tracks",
     "transfer_neural": "A trained solver in other regions",
     "osse": "Observing-system experiment",
+    "gp_table": "Neural solver on Gaussian processes",
     "ssh": "Synthetic sea level",
     "theta_table": "Parameters of the prior from observations",
     "gpu": "Graphics card",

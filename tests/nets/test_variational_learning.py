@@ -171,8 +171,8 @@ def train(found, alpha, loss, steps, rate=4e-3, **options):
 @pytest.mark.slow
 def test_ten_iterations_learned_without_truth_are_near_the_exact_ones():
     found = world(4)
-    before = solved(found, train(found, 4, "oi", 0, directions="observed"))
-    after = solved(found, train(found, 4, "oi", 40, directions="observed"))
+    before = solved(found, train(found, 4, "oi", 0))
+    after = solved(found, train(found, 4, "oi", 80))
     fifty = conjugate(found, 4, 50)
     assert fifty["mse"] > 2.0  # the figure of the specification is 2.58
     assert after["mse"] < fifty["mse"]
