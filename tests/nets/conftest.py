@@ -11,6 +11,7 @@ TINY = {
     "cnn": {"replicates": 4, "size": 9, "widths": [8, 8, 16], "hidden": [12, 6]},
     "net": {"widths": [8, 16], "down": [1, 1], "up": [1]},
     "4dvarnet": {"steps": 3, "iterations": 3, "hidden": 8},
+    "4dvarnet-theta": {"steps": 3, "iterations": 2, "hidden": 8},
 }
 
 
