@@ -2,13 +2,13 @@ r"""A trained solver of variational interpolation: a ConvLSTM turns gradients in
 
 Each of K iterations takes the gradient of the cost (:mod:`xr_spde.nets.variational_cost`), also
 spread by the covariance C of the stationary prior, and where observations are; a ConvLSTM makes of
-it fields a and b, and with them the direction ``u = C (g + a) + b``. What an observation says
-reaches a correlation length in one iteration, where the gradient alone reaches a cell.
+it fields a and b, and with them the direction ``u = C a + b``. What an observation says reaches a
+correlation length in one iteration, where the gradient alone reaches a cell.
 
-With ``update="search"`` (quadratic costs) the two parts are conjugated against all former
-directions and followed to the minimum along them, in closed form: the cost falls at every iteration
-whatever the network says, on any domain, and an untrained network is a preconditioned conjugate
-gradient. With ``update="decay"`` the network alone decides,
+With ``update="search"`` (quadratic costs) the two parts, :data:`DIRECTIONS`, are conjugated against
+all former ones and followed to the minimum along them, in closed form: the cost falls at every
+iteration whatever the network says, on any domain, though the error may rise in more iterations
+than were trained. With ``update="decay"`` the network alone decides,
 ``x <- x - u / (k + 1) - rate (k + 1) / K g``, and with "mean" ``x <- x - u / K``, as in the source.
 
 References
@@ -49,9 +49,9 @@ UPDATES = ("search", "decay", "mean")
 DIRECTIONS = ("free", "observed")
 """``C (g + a)`` and b; or ``C (g + a)`` and ``C^(1/2) (g + b)`` with a and b at observed cells.
 
-The minimum is the covariance of the SPDE prior times a field at observed cells. What comes from
-elsewhere costs little in J and much in error, so that the second form converges faster where C is
-near that covariance; untrained it is a conjugate gradient with two preconditioners."""
+The first learns to lower J most. The second stays near what the minimum is made of, the covariance
+of the prior times a field at observed cells: untrained it is a conjugate gradient with two
+preconditioners, and its error keeps falling in more iterations than were trained."""
 
 _TINY = 1e-30
 
