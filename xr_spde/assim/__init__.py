@@ -17,6 +17,7 @@ from xr_spde.assim.observations import read_observations
 from xr_spde.assim.observing import simulate_tracks
 from xr_spde.assim.prior import spde_prior
 from xr_spde.assim.prior_points import spde_prior_from_points
+from xr_spde.assim.recalibration import recalibrate
 from xr_spde.assim.score import score
 from xr_spde.assim.screening import superob, thin
 
@@ -29,6 +30,7 @@ __all__ = [
     "fit",
     "load_solver",
     "read_observations",
+    "recalibrate",
     "score",
     "simulate_tracks",
     "spde_prior",
