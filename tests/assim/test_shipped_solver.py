@@ -47,7 +47,7 @@ def test_it_explains_most_of_fields_it_never_saw(shipped, length, decay):
 
 
 def test_less_is_known_of_days_that_are_not_observed(shipped):
-    window, truth = windows(shipped, 5.0, 15.0)
+    window, truth = windows(shipped, 5.0, 40.0)
     errors = []
     for hidden in (0, 2, 4):
         mask = window.mask.clone()
@@ -55,4 +55,4 @@ def test_less_is_known_of_days_that_are_not_observed(shipped):
         with torch.no_grad():
             found = shipped.solver(Window(window.obs, mask, window.variance, window.sea))
         errors.append(float((found - truth)[:, -1].square().mean()))
-    assert errors[0] < errors[1] < errors[2] < 1.1
+    assert errors[0] < errors[1] < errors[2] < 1.0
