@@ -138,6 +138,7 @@ def main() -> None:
     under = ["withheld", "length, km", "time, d", "std, m", "error, m", "error told to the network",
              "times faster, mean alone", "with deviation"]  # fmt: skip
     body = f"{machine('torch')} {described()}\n\n{table(header, rows)}\n\n{table(under, details)}"
+    body = f"{body}\n\n{verdict(each, ratios)}"
     command = "XR_SPDE_DATA_DIR=FOLDER OMP_NUM_THREADS=1 python benchmarks/med_neural.py"
     title = "A trained solver on Mediterranean tracks"
     write("med_neural", title, command, body, keep=not options.quick)
@@ -158,6 +159,20 @@ def row(name: str, kind: str, each: list[dict[str, Any]]) -> list[str]:
     ]  # fmt: skip
 
 
+def verdict(each: list[dict[str, Any]], ratios: dict[str, list[float]]) -> str:
+    """Say against the targets: no worse than the exact one, 20 times faster."""
+    apart = [100 * (one["mean"]["neural"]["rmse"] - one["mean"]["oi"]["rmse"]) for one in each]
+    missions = ", ".join(
+        f"{gap:+.2f} cm ({name})" for gap, name in zip(apart, MISSIONS, strict=False)
+    )
+    alone, both = (min(ratios[kind]) for kind in ("mean", "deviation"))
+    return (
+        f"The target was an RMSE no worse than that of the exact interpolation, and 20 times less "
+        f"time. The network less the exact: {np.mean(apart):+.2f} cm in the mean, {missions}. The "
+        f"mean alone is at least {alone:.0f} times faster, mean and deviation {both:.0f} times."
+    )
+
+
 def described() -> str:
     """Say what is inside each figure."""
     return (
@@ -166,8 +181,10 @@ def described() -> str:
         f"labelled maps, medians of {RUNS} runs (one of the exact deviation). The deviation of "
         f"both is that of {DRAWS} draws, conditioned by the method itself. Before: the fit of the "
         f"prior by its likelihood, and for the network the choice of the error among "
-        f"{len(ERRORS)} by {FOLDS} folds of hidden passes; the training (its card is in the file "
-        f"of the weights) was once for all three."
+        f"{len(ERRORS)} by {FOLDS} folds of hidden passes. The training (its card is in the file "
+        f"of the weights) was once for all three. While it ran, its checkpoints were also scored "
+        f"on the withheld missions; no setting was chosen by that, but the training was prolonged "
+        f"once, from 1500 to 1900 steps, after they had stood at 3.20, 3.07 and 3.20."
     )
 
 
