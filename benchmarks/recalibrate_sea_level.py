@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/recalibrate_sea_level.py WEIGHTS [--seas FOLDER]
 
-Two simulated seas of seeds that `train_sea_level.py` has not, 64 x 64 cells of 0.1 degree, seen by four altimeters in one and by these and a swath in the other. Factors on the
-spread and on the local change of the maps, by the share of errors within the interval of 90 %, for
-mapping and for leads 0, 2 and 4; those between follow. A third sea then tells what that is
-worth, before and after. The weights are written again with the factors. About ten minutes on one
-core, one for mapping alone; needs torch.
+Two simulated seas of seeds that `train_sea_level.py` has not, 64 x 64 cells of 0.1 degree, seen by
+four altimeters in one and by these and a swath in the other. Factors on the spread and on the local
+change of the maps, by the share of errors within the interval of 90 %, for mapping and for leads 0,
+2 and 4; those between follow. A third sea then tells what that is worth, before and after. The
+weights are written again with the factors. About 25 minutes on one core, three for mapping alone;
+needs torch.
 """
 
 from __future__ import annotations
