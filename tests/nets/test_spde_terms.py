@@ -110,7 +110,9 @@ def test_scaled_first_state_against_dense_algebra(alpha):
         wet, tau = sea[b].numpy().ravel(), theta[b, 1, 0].numpy().ravel()
         prior = exact(theta, sea, b, alpha=alpha, initial="rest")
         dense = prior.precision().toarray()
-        a, n = prior.transition(0).toarray(), len(tau)
+        still = theta.clone()
+        still[:, 2:4] = 0.0
+        a, n = exact(still, sea, b, alpha=alpha).transition(0).toarray(), len(tau)
         root = np.where(wet, 1.0 / tau, 1.0)
         own = root[:, None] * (a.T @ a - np.diag(wet)) * root
         dense[:n, :n] += own - prior.first().toarray()
@@ -122,8 +124,11 @@ def test_scaled_first_state_against_dense_algebra(alpha):
         np.testing.assert_allclose(found, dense @ y, rtol=1e-9, atol=1e-9)
         value = float(log_determinant(given[1], **one))
         assert value == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-10)
+    fast = theta.clone()
+    fast[:, 0], fast[:, 2:4] = 0.02, 3.0 * torch.randn(theta[:, 2:4].shape, dtype=theta.dtype)
+    assert torch.isfinite(log_determinant(fast, initial="scaled", **how)).all()
     flat = theta.clone()
-    flat[:, 1] = 2.0
+    flat[:, 1], flat[:, 2:4] = 2.0, 0.0
     same = [negative_log_likelihood(x, flat, initial=i, **how) for i in ("scaled", "stationary")]
     torch.testing.assert_close(*same, rtol=1e-12, atol=0)
 

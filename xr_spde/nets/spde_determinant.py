@@ -110,7 +110,9 @@ class _Window:
         self.shape = (weight.shape[1], weight.shape[2])
         self.places = _places(self.shape, how.around)
         self.how, self.sea = how, sea.ravel()
-        self.stencil = stencil.transpose(1, 0, 2, 3).reshape(len(weight), -1)
+        # that of a scaled first state stands before the others
+        self.ahead = int(how.initial == "scaled")
+        self.stencil = stencil.transpose(1, 0, 2, 3).reshape(len(weight) + self.ahead, -1)
         self.weight = np.where(self.sea > 0.0, weight.reshape(len(weight), -1), 1.0)
         self.by_stencil, self.by_weight = np.zeros_like(self.stencil), np.zeros_like(self.weight)
 
@@ -145,21 +147,22 @@ class _Window:
 
     def _step(self, k: int, many: float) -> float:
         """``2 log|A| + log|W|`` of a set, and its gradient `many` times."""
-        spatial, matrix = self._operator(k)
+        which = k + self.ahead
+        spatial, matrix = self._operator(which)
         pattern = self.places.pattern if self.how.power == 1 else self.places.wide
         held = self._factor(pattern, matrix, self.how.power)
         if many and self.how.probes is None:
-            self._entries(k, spatial, 2.0 * many * held.inverse_on_pattern(transposed=True))
+            self._entries(which, spatial, 2.0 * many * held.inverse_on_pattern(transposed=True))
         elif many:
             white = self._probes(k)
-            self._outer(k, spatial, 2.0 * many * held.solve_transposed(white), white)
+            self._outer(which, spatial, 2.0 * many * held.solve_transposed(white), white)
         self.by_weight[k] += many * self.sea / self.weight[k]
         return 2.0 * float(held.logdet()) + float(np.log(self.weight[k]) @ self.sea)
 
     def _first(self, slope: bool) -> float:
         """``log|Q_0|`` with ``Q_0 = A' W A``, minus W where it is stationary.
 
-        Of a scaled state it is that of ``A' A - I``, and of W.
+        Of a scaled state it is that of ``A' A - I`` without flow, and of W.
         """
         spatial, matrix = self._operator(0)
         scaled = self.how.initial == "scaled"
@@ -174,8 +177,8 @@ class _Window:
             raise SolverError(
                 f"the precision of the first state is not positive definite: {error}. The "
                 "likelihood of these parameters cannot be computed: the velocity, or tau, vary too "
-                'sharply. Take initial="scaled" (for tau), "given" (the likelihood of the later '
-                'steps given the first), "rest", or smoother parameters'
+                'sharply. Take initial="scaled", which always exists, "given" (the likelihood of '
+                'the later steps given the first), "rest", or smoother parameters'
             ) from error
         total = float(held.logdet())
         if scaled:
@@ -234,7 +237,7 @@ class Determinant(torch.autograd.Function):
         ctx : context
             Of autograd.
         stencil : Tensor (B, 9, S, ny, nx)
-            Of the operators.
+            Of the operators; (B, 9, 1 + S, ny, nx) with that of a scaled first state before them.
         weight : Tensor (B, S, ny, nx)
             Precisions of the noise.
         sea : Tensor of bool (B, 1, ny, nx)

@@ -8,8 +8,8 @@ and steps, :math:`W_t = \tau_t^{-2}` and fields that are zero before the window,
     x' Q x = \sum_t \| W_t^{1/2} (A_t x_t - x_{t-1}) \|^2 - [\| W_0^{1/2} x_0 \|^2], \qquad
     -\log p(x) = \tfrac12 (x' Q x - \log|Q| + n \log 2 \pi),
 
-the bracket with a stationary or scaled first state only, whose :math:`W_0^{1/2}` stands right of
-:math:`A_0` in the latter. Everything is products of stencils with shifted
+the bracket with a stationary or scaled first state only; in the latter :math:`W_0^{1/2}` stands
+right of :math:`A_0`, which is without flow. Everything is products of stencils with shifted
 fields, and equal to :class:`xr_spde.fields.spacetime.SpaceTime` on a unit mesh; theta is in grid
 units, (B, 8, S, ny, nx) with the channels of :data:`xr_spde.nets.spde_stencil.THETA` and S = 1 or
 one set of parameters for each of the T steps.
@@ -51,9 +51,10 @@ ALPHAS = (2, 4)
 """Powers."""
 
 INITIALS = ("stationary", "scaled", "rest", "given")
-"""First state: stationary, with ``Q_0 = A' W A - W``; scaled, that of a constant tau times tau,
-``Q_0 = W^(1/2) (A' A - I) W^(1/2)``, the same where tau is constant and positive definite however
-it varies; one step after zero; or given, the prior of the later steps alone."""
+"""First state: stationary, with ``Q_0 = A' W A - W``; scaled, stationary without flow for a
+constant tau, times tau, ``Q_0 = W^(1/2) (A_s' A_s - I) W^(1/2)``, the same for constant tau and no
+flow and positive definite for all parameters; one step after zero; or given, the prior of the later
+steps alone."""
 
 
 class SpdePrior:
@@ -99,6 +100,10 @@ class SpdePrior:
         self.sets = theta.shape[2]
         self._periodic = (pair[0] == "periodic", pair[1] == "periodic")
         self._stencil = stencil_of(theta, self.sea, pair)
+        self._still: Tensor | None = None
+        if initial == "scaled":
+            still = torch.cat([theta[:, :2], torch.zeros_like(theta[:, 2:4]), theta[:, 4:]], 1)
+            self._still = stencil_of(still[:, :, :1], self.sea, pair)
         tau = theta[:, 1]
         self._transposed: Tensor | None = None
         self._weight = torch.where(self.sea, tau, torch.ones_like(tau)) ** -2.0
@@ -129,13 +134,16 @@ class SpdePrior:
     def noise(self, x: Tensor) -> Tensor:
         """Driving noise ``A_t x_t - x_{t-1}`` (B, T, ny, nx), with zero before the window.
 
-        That of the first step is over tau where the first state is "scaled".
+        That of the first step is without flow and over tau where the first state is "scaled".
         """
         x = self._fields(x)
         before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
-        if self.initial == "scaled":
-            x = torch.cat([self._weight[:, :1].sqrt() * x[:, :1], x[:, 1:]], dim=1)
-        return x + self._drift(self._stencil, x) - before
+        found = x + self._drift(self._stencil, x) - before
+        if self._still is not None:
+            first = self._weight[:, :1].sqrt() * x[:, :1]
+            first = first + self._drift(self._still, first)
+            found = torch.cat([first, found[:, 1:]], dim=1)
+        return found
 
     def _weighed(self, noise: Tensor) -> Tensor:
         """Noise times its precision."""
@@ -174,7 +182,9 @@ class SpdePrior:
         after = torch.cat([weighed[:, 1:], torch.zeros_like(weighed[:, :1])], dim=1)
         if self.initial in ("stationary", "scaled"):
             weight, first = self._weight[:, :1], found[:, :1]
-            first = weight.sqrt() * first if self.initial == "scaled" else first
+            if self._still is not None:  # symmetric
+                first = weighed[:, :1] + self._drift(self._still, weighed[:, :1])
+                first = weight.sqrt() * first
             found = torch.cat([first - weight * self._fields(x)[:, :1], found[:, 1:]], dim=1)
         return found - after
 
@@ -212,6 +222,8 @@ class SpdePrior:
         if probes is not None and probes < 1:
             raise ParameterError(f"probes={probes}; expected at least 1, or None")
         stencil, weight = self._stencil.double(), self._weight.double()
+        if self._still is not None:
+            stencil = torch.cat([self._still.double(), stencil], dim=2)
         if not (torch.isfinite(stencil).all() and torch.isfinite(weight).all()):
             raise ParameterError(
                 "theta has values off land that are not finite, or a tau of zero; the "

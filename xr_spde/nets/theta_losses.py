@@ -49,7 +49,7 @@ def likelihood_loss(
         Of the domain.
     initial : {"scaled", "stationary", "given", "rest"}, default "scaled"
         First state; see :data:`xr_spde.nets.spde_terms.INITIALS`. Its variance says most about
-        kappa. The stationary one may not exist for a tau that varies sharply. "given" takes the
+        kappa. The stationary one may not exist for tau or flow that vary sharply. "given" takes the
         likelihood of the steps after the first, costs a third, and leaves kappa to the decay from
         step to step alone.
     probes, seed
