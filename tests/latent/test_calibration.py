@@ -103,7 +103,9 @@ def test_what_cannot_be_calibrated(table):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["swirl", "lead_open", "floe_rot"])
+@pytest.mark.parametrize(
+    "name", ["swirl", *(pytest.param(n, marks=pytest.mark.long) for n in ("lead_open", "floe_rot"))]
+)
 def test_intervals_cover_other_textures(name):
     """Calibrated on two textures of a motion, checked on two that were not used for anything."""
     scenes = xr.concat([triple(s, 128, name).drop_vars("time") for s in (100, 200)], "scene")

@@ -33,7 +33,7 @@ def test_made_pair():
     assert float(names["motion"]["opening_rate"].max()) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_images():
     try:
         local_path("s1_seaice_hh_20200301_20200302.nc")
