@@ -22,8 +22,8 @@ Mapping knows observations on both sides of a day, near real time those up to it
 its last days. "persistence" is the neural map in near real time of so many days before. Scores are
 those of the mapping challenge over 42 days and the inner 6 x 6 degrees; what concerns the spread of
 neural leads, 8 members, is of every eighth of these days. Latitude and longitude edges are those of
-the data too: nothing is known beyond. CPU seconds are with the spread where there is one; of the
-neural rows the members are nine tenths.
+the data too: nothing is known beyond. CPU seconds are with the spread where there is one; of neural
+mapping the members and the defect are nine tenths.
 """
 
 from __future__ import annotations
