@@ -13,19 +13,30 @@ from xr_spde.fields.mesh import Mesh
 from xr_spde.fields.spacetime import SpaceTime
 from xr_spde.fields.spde import SpdeOperator, SpdeParameters
 from xr_spde.nets.spde_stencil import THETA
-from xr_spde.nets.spde_terms import (
-    SpdePrior,
-    apply_precision,
-    log_determinant,
-    mahalanobis,
-    negative_log_likelihood,
-)
+from xr_spde.nets.spde_terms import SpdePrior
 
 STEPS, SHAPE = 3, (5, 6)
 RANGES = {
     "kappa": (0.8, 1.0), "tau": (0.95, 1.05), "m1": (-0.15, 0.15), "m2": (-0.15, 0.15),
     "v1": (0.2, 1.0), "v2": (-1.0, 1.0), "gamma": (0.5, 0.6), "beta": (0.5, 1.0),
 }  # fmt: skip
+
+
+def mahalanobis(x, theta, **how):
+    return SpdePrior(theta, **how).mahalanobis(x)
+
+
+def apply_precision(x, theta, **how):
+    return SpdePrior(theta, **how).apply(x)
+
+
+def log_determinant(theta, *, steps=None, probes=None, seed=0, **how):
+    return SpdePrior(theta.double(), **how).log_determinant(steps=steps, probes=probes, seed=seed)
+
+
+def negative_log_likelihood(x, theta, *, probes=None, seed=0, **how):
+    prior = SpdePrior(theta.double(), **how)
+    return prior.negative_log_likelihood(x.double(), probes=probes, seed=seed)
 
 
 def case(seed, *, sets=STEPS, land=True, batch=2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from xr_spde.assim.observations import Observations
 from xr_spde.assim.prior_recipe import PriorRecipe, check_positive, read_prior, varying
 from xr_spde.assim.reading import Gridded, as_gridded
 from xr_spde.assim.times import as_times, check_times, days_since, regular_times, step_of, time_dim
-from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_gridded, read_points
+from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_series
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.points import as_points, find_time
@@ -121,19 +122,10 @@ def read_problem(given: dict[str, Any]) -> Problem:
     if recipe is not None:
         check_positive(maps, land)
     stored = grid.from_canonical(land)
-    observed: PointSeries | GriddedSeries
-    points = None
-    if gridded is None:
-        check = _background_check(given, grid, maps, land, guess)
-        observed, points = read_points(obs, grid, times, step, stored, reading, check)
-    elif given["threshold"] is not None:
-        raise ParameterError(
-            "threshold= checks points, and gridded observations were given; mask these, such as "
-            "with obs.where(abs(obs - guess) < 4 * spread)"
-        )
-    else:
-        error = reading["obs_error"]
-        observed = read_gridded(gridded, error, grid, times, step, stored, reading)
+    observed, points = read_series(
+        obs, gridded, grid, times, step, stored, reading, given["threshold"],
+        partial(_background_check, given, grid, maps, land, guess),
+    )  # fmt: skip
     sources = (guess, prior, obs if gridded is None else gridded.values)
     return Problem(grid, recipe, maps, land, guess, template, times, step, observed, points,
                     sources, resolve_seed(given["seed"]))  # fmt: skip

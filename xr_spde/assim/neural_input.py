@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from xr_spde.assim.observations import Observations
 from xr_spde.assim.reading import Gridded, as_gridded, value_of
 from xr_spde.assim.screening import check_innovations
 from xr_spde.assim.times import as_times, check_times, regular_times, step_of, time_dim
-from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_gridded, read_points
+from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_series
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.points import as_points, find_time
@@ -109,20 +110,12 @@ def read_neural_problem(given: dict[str, Any]) -> NeuralProblem:
     check_spacing(grid, land, model.spacing, step, model.time_step)
     stored = grid.from_canonical(land)
     own = {**reading, "operator": "auto", "footprint": None}
-    observed: PointSeries | GriddedSeries
-    points = None
-    if gridded is None:
-        check = _background_check(given, grid, land, guess)
-        observed, points = read_points(obs, grid, times, step, stored, own, check)
-    elif given["threshold"] is not None:
-        raise ParameterError(
-            "threshold= checks points, and gridded observations were given; mask these, such as "
-            "with obs.where(abs(obs - guess) < 4 * spread)"
-        )
-    else:
-        observed = read_gridded(gridded, own["obs_error"], grid, times, step, stored, own)
-        if not observed.cells.size:
-            raise ParameterError("none of the cells of the gridded observations is on the grid")
+    observed, points = read_series(
+        obs, gridded, grid, times, step, stored, own, given["threshold"],
+        partial(_background_check, given, grid, land, guess),
+    )  # fmt: skip
+    if isinstance(observed, GriddedSeries) and not observed.cells.size:
+        raise ParameterError("none of the cells of the gridded observations is on the grid")
     sources = (guess, obs if gridded is None else gridded.values)
     # what like= measures, such as depths in m, says nothing about the field
     kept = template.attrs if given["like"] is None else {}

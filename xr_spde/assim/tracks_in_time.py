@@ -21,10 +21,11 @@ from xr_spde.labels.grid import Grid
 from xr_spde.labels.points import as_points, find_points, find_time
 from xr_spde.labels.window_map import Window
 
-__all__ = ["GriddedSeries", "PointSeries", "read_gridded", "read_points"]
+__all__ = ["GriddedSeries", "PointSeries", "read_gridded", "read_points", "read_series"]
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
+Check = Callable[[Observations, Float], Observations]
 
 _SLACK = 1e-6
 
@@ -161,9 +162,49 @@ class GriddedSeries:
         )  # fmt: skip
 
 
+def read_series(
+    obs: Any, gridded: Gridded | None, grid: Grid, times: xr.DataArray, step: float, land: Any,
+    reading: dict[str, Any], threshold: float | None, check: Callable[[], Check | None],
+) -> tuple[PointSeries | GriddedSeries, Observations | None]:  # fmt: skip
+    """Read observations with times, points or gridded.
+
+    Parameters
+    ----------
+    obs : DataArray or Dataset
+        Observations.
+    gridded : Gridded or None
+        The same, where they are gridded.
+    grid, times, step, land, reading
+        As for `read_points`.
+    threshold : float or None
+        Of the quality control, which gridded observations do not have.
+    check : callable
+        Makes the quality control of points, or None.
+
+    Returns
+    -------
+    PointSeries or GriddedSeries
+    Observations or None
+        What became of points.
+
+    Raises
+    ------
+    ParameterError, AxisNotFoundError, GridError
+        As for `read_points`, and for a threshold of gridded observations.
+    """
+    if gridded is None:
+        return read_points(obs, grid, times, step, land, reading, check())
+    if threshold is not None:
+        raise ParameterError(
+            "threshold= checks points, and gridded observations were given; mask these, such as "
+            "with obs.where(abs(obs - guess) < 4 * spread)"
+        )
+    return read_gridded(gridded, reading["obs_error"], grid, times, step, land, reading), None
+
+
 def read_points(
     obs: xr.DataArray | xr.Dataset, grid: Grid, times: xr.DataArray, step: float, land: Any,
-    reading: dict[str, Any], check: Callable[[Observations, Float], Observations] | None = None,
+    reading: dict[str, Any], check: Check | None = None,
 ) -> tuple[PointSeries, Observations]:  # fmt: skip
     """Read points with times.
 
