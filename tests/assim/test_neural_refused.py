@@ -165,6 +165,17 @@ def test_a_grid_from_the_tracks_alone():
     assert post["lat"].attrs["standard_name"] == "latitude"
 
 
+def test_units_of_degrees_say_which_is_which():
+    """As most files have them: both in degrees, so units alone do not tell them apart."""
+    marked = POINTS.copy()
+    marked["lat"].attrs["units"], marked["lon"].attrs["units"] = "degrees_north", "degrees_east"
+    settings = {"model": MODEL, "obs_error": 0.03}
+    expected = call(POINTS, **settings)
+    assert call(marked, **settings)["mean"].equals(expected["mean"])
+    plain = marked.rename(lat="phi", lon="lambda")
+    assert call(plain, **settings)["mean"].equals(expected["mean"])
+
+
 def around(lon, lat=(10.0, 12.0)):
     place = {"lon": ("obs", lon), "lat": ("obs", np.resize(lat, len(lon)))}
     return xr.DataArray(np.zeros(len(lon)), place, "obs")

@@ -12,7 +12,7 @@ from xr_spde._core.errors import GridError, ParameterError
 from xr_spde._core.warn import warn
 from xr_spde.labels.axes import GEOGRAPHIC_NAMES, is_degrees
 from xr_spde.labels.grid import EARTH_RADIUS, Grid
-from xr_spde.labels.points import as_points
+from xr_spde.labels.points import as_points, position_names
 
 __all__ = ["check_spacing", "covering"]
 
@@ -82,7 +82,7 @@ def covering(
 
 def _degrees(points: Any, letter: str, given: str | None) -> str | None:
     """Name of the coordinate of degrees."""
-    names = [given] if given is not None else [str(name) for name in points.coords]
+    names = [given] if given is not None else position_names(points, letter, geographic=True)
     for name in names:
         if name not in points.coords or points[name].ndim != 1:
             continue

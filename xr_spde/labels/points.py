@@ -21,6 +21,7 @@ __all__ = [
     "check_calendars",
     "find_points",
     "find_time",
+    "position_names",
     "positions_on",
 ]
 
@@ -68,7 +69,7 @@ def as_points(obj: Labelled) -> Labelled:
         promoted = [n for n in names if any(p.fullmatch(n.lower()) for p in known)]
         promoted += [n for n in names if np.issubdtype(obj[n].dtype, np.datetime64)]
         obj = obj.set_coords(promoted)
-    if not obj.dims and all(_candidates(obj, letter, geographic=True) for letter in "YX"):
+    if not obj.dims and all(position_names(obj, letter, geographic=True) for letter in "YX"):
         scalars = {name: ("obs", [obj[name].values[()]], obj[name].attrs) for name in obj.coords}
         return obj.drop_vars(list(obj.coords)).expand_dims("obs").assign_coords(scalars)
     return obj
@@ -100,7 +101,7 @@ def find_points(
     geographic = grid.kind == "geographic"
     found = {}
     for letter, given in (("Y", y), ("X", x)):
-        names = [given] if given is not None else _candidates(obj, letter, geographic=geographic)
+        names = [given] if given is not None else position_names(obj, letter, geographic=geographic)
         names = [name for name in names if name in obj.coords and obj[name].ndim == 1]
         if len(names) != 1:
             kind = _CF[letter] if geographic else f"{letter.lower()} coordinate"
@@ -249,8 +250,23 @@ def _described(times: xr.DataArray) -> str:
     return f"{'cftime' if times.dtype == object else 'numpy'} dates, calendar {calendar!r}"
 
 
-def _candidates(obj: Any, letter: str, *, geographic: bool) -> list[str]:
-    """Coordinates that may hold positions: by metadata, else by name; the first kind found."""
+def position_names(obj: Any, letter: str, *, geographic: bool) -> list[str]:
+    """Find coordinates that may hold positions: by metadata, else by name; the first kind found.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        Observations.
+    letter : {"Y", "X"}
+        Axis.
+    geographic : bool
+        Whether latitudes and longitudes come before lengths on a plane.
+
+    Returns
+    -------
+    list of str
+        Empty where there is none.
+    """
     names = [str(name) for name in obj.coords]
     by_name = {
         True: [n for n in names if GEOGRAPHIC_NAMES[letter].fullmatch(n.lower())],
