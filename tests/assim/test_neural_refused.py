@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import dask.array as da
@@ -133,6 +134,36 @@ def test_far_off_points_are_rejected():
     assert float(abs(post["departure"]).max()) > 5.0
     kept = POINTS[(np.arange(900) % 100 > 0)]
     assert post["mean"].equals(assimilate(kept, **KNOWN)["mean"])
+
+
+@pytest.mark.parametrize("lead", [None, 0])
+@pytest.mark.parametrize("size", [1e6, -1e6, 1e200])
+def test_values_beyond_single_precision_are_refused(size, lead):
+    """Eight million errors and more: they would leave no map, or one of rounding."""
+    wild = POINTS.copy(data=np.where(np.arange(900) % 100 == 0, size, POINTS))
+    words = rf"anomaly of {re.escape(f'{size:g}')} with an error of 0.03 at \(35.*check units"
+    with pytest.raises(ParameterError, match=words):
+        assimilate(wild, lead=lead, **KNOWN)
+    obs = make_gridded(LIKE, 6)
+    obs = obs.where(obs.isnull() | (abs(obs) < 0.2), size)
+    with pytest.raises(ParameterError, match="check units"):
+        assimilate(obs, like=LIKE, lead=lead)
+    for given in ((obs.chunk(time=2),), (LIKE.expand_dims(time=times_of(6)).chunk(time=2), wild)):
+        post = assimilate(*given, like=LIKE, lead=lead, unusable="drop")
+        with pytest.raises(ParameterError, match="check units"):
+            post["mean"].compute(scheduler="synchronous")
+
+
+def test_large_values_are_no_error_by_themselves():
+    """Of such a field, or about such a first guess."""
+    settings = {"unusable": "drop", "like": LIKE}
+    expected = assimilate(POINTS, times=times_of(6), **settings)["mean"]
+    big = assimilate(1e6 * POINTS, times=times_of(6), model=replace(MODEL, scale=1e5),
+                     obs_error=3e4, **settings)  # fmt: skip
+    np.testing.assert_allclose(1e-6 * big["mean"], expected, rtol=1e-5, atol=1e-8)
+    guess = (LIKE + 1e6).expand_dims(time=times_of(6))
+    about = assimilate(guess, POINTS + 1e6, **settings)["mean"]
+    np.testing.assert_allclose(about - 1e6, expected, atol=1e-7)
 
 
 def test_cells_unlike_those_of_the_training_are_warned_of():

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from xr_spde.errors import ParameterError, SolverError  # noqa: E402
 from xr_spde.nets.variational import VariationalSolver  # noqa: E402
 from xr_spde.nets.variational_inference import run_window  # noqa: E402
 
@@ -68,3 +69,16 @@ def test_parameters_come_from_the_mean_and_are_skipped_when_not_wanted():
     again, kept = run_window(solver, Theta(), *given, theta)
     assert (kept == theta).all()
     assert (again == mean).all()  # this solver does not read parameters
+
+
+def test_what_is_beyond_single_precision_is_refused():
+    """Errors of a tenth of a millionth of the anomalies are the least that change anything."""
+    obs, mask, variance, sea = cases()
+    solver = make_solver()
+    first, second = (run_window(solver, None, obs, mask, c * variance, sea)[0]
+                     for c in (1e-10, 1e-11))  # fmt: skip
+    np.testing.assert_allclose(first, second, atol=1e-4)
+    with pytest.raises(ParameterError, match="from 1e-16 in units of the scale"):
+        run_window(solver, None, obs, mask, 1e-14 * variance, sea)
+    with pytest.raises(SolverError, match="not finite; it was given anomalies up to"):
+        run_window(solver, None, np.full(SHAPE, 1e38), mask, variance, sea)

@@ -143,9 +143,9 @@ def apply_solver(
     ------
     ParameterError
         Observations outside the grid or the times (counted; an error if all), repeated, without
-        place or time, with other units than the solver, or with errors that are not positive; times
-        that do not increase or are not regular; a lead or a task that the solver was not trained
-        for.
+        place or time, with other units than the solver, with errors that are not positive, or some
+        eight million times as large as these (at `compute` where the result is lazy); times that do
+        not increase or are not regular; a lead or a task that the solver was not trained for.
     GridError, AxisNotFoundError, UnknownNameError, MemoryGuardError
         As for `read_observations`; coordinates without lengths.
 

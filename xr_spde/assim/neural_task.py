@@ -28,6 +28,9 @@ Array = NDArray[np.float32]
 Float = NDArray[np.float64]
 Flag = NDArray[np.bool_]
 
+_RESOLVED = 1.0 / float(np.finfo(np.float32).eps)
+"""Anomalies in units of their errors that single precision, in which solvers compute, resolves."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:
@@ -78,7 +81,7 @@ class CellsTask:
         Raises
         ------
         ParameterError
-            For a first guess that is NaN off land.
+            For a first guess that is NaN off land, and observations too large for their errors.
         """
         if not self.observed.position.size:
             none = np.zeros(0, dtype=np.intp)
@@ -93,6 +96,7 @@ class CellsTask:
             fields = self._finite(guess)
             rows = spacetime_rows(points.rows, points.position - self.first, len(fields))
             value = value - rows @ fields.ravel()
+        _refuse_huge(points, value)
         cell = j * self.grid.nx + i
         shape = self.grid.shape
         full = cells_of(points, self.steps, shape, cell=cell, value=value)
@@ -111,6 +115,21 @@ class CellsTask:
                 "from 0); land is where it is NaN at its first time: fill the others"
             )
         return fields
+
+
+def _refuse_huge(points: PointSeries, value: Float) -> None:
+    """Refuse anomalies of which single precision does not hold what their errors leave."""
+    size = np.abs(value) / np.sqrt(points.variance)
+    huge = size > _RESOLVED
+    if huge.any():
+        worst = int(np.argmax(size))
+        raise ParameterError(
+            f"{int(huge.sum())} of the observations are more than {_RESOLVED:.1e} times as large "
+            f"as their errors, such as an anomaly of {value[worst]:g} with an error of "
+            f"{np.sqrt(points.variance[worst]):g} at ({points.y[worst]:g}, {points.x[worst]:g}); "
+            "the solver computes in single precision, which does not resolve that: check units "
+            "and fill values, set what is wrong to NaN, or give the errors that these have"
+        )
 
 
 @dataclass(frozen=True, eq=False)

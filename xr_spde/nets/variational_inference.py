@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xr_spde._core.errors import ParameterError, SolverError
 from xr_spde._core.options import get_option
 from xr_spde.nets.inference import single_thread
 from xr_spde.nets.variational_window import Window
@@ -16,6 +17,9 @@ from xr_spde.nets.variational_window import Window
 __all__ = ["run_window"]
 
 Array = NDArray[np.float32]
+
+_LEAST = float(np.finfo(np.float32).eps) ** 2
+"""Error variance, in units of the scale, below which single precision loses the cost."""
 
 
 def run_window(
@@ -56,12 +60,27 @@ def run_window(
     theta : ndarray (B, 8, S, ny, nx) of float32, or None
         Those given; else estimated from the observations and the mean, where there is a network
         for it.
+
+    Raises
+    ------
+    ParameterError
+        For error variances that single precision cannot tell from zero beside the anomalies, and
+        as for `Window`.
+    SolverError
+        If the fields are not finite.
     """
     device = "cuda" if get_option("device") == "cuda" else "cpu"
     window = Window(
         _tensor(obs), torch.from_numpy(np.ascontiguousarray(mask)), _tensor(variance),
         torch.from_numpy(np.ascontiguousarray(sea)),
     ).to(device)  # fmt: skip
+    if float(window.variance.min()) < _LEAST:
+        raise ParameterError(
+            f"error variances from {float(window.variance.min()):g} in units of the scale were "
+            f"given; the solver computes in single precision, which resolves {_LEAST:.1e}: the "
+            "anomalies are too large for such errors, or the errors too small; check the units of "
+            "both, and fill values"
+        )
     given = None if theta is None else _tensor(theta).to(device)
     net, reads = solver.to(device).eval(), bool(solver.options["parameters"])  # type: ignore[index]
     with single_thread(), torch.no_grad():
@@ -70,6 +89,13 @@ def run_window(
             told = {} if oracle is None else {"oracle": _tensor(oracle).to(device)}
             given = theta_solver.to(device).eval()(window, mean, **told)
             mean = net(window, given) if reads else mean
+    if not bool(mean.isfinite().all()):
+        raise SolverError(
+            "the solver left fields that are not finite; it was given anomalies up to "
+            f"{float(window.obs.abs().max()):g} and error variances from "
+            f"{float(window.variance.min()):g}, in units of the scale: give anomalies of the order "
+            "of one"
+        )
     return _array(mean), None if given is None else _array(given)
 
 
