@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xr_spde.assim.neural_cells import cells_from_points
 from xr_spde.labels.grid import Grid
@@ -36,7 +38,7 @@ def test_means_and_variances_are_those_of_a_plain_loop():
     np.testing.assert_array_equal(mask, weights > 0)
     np.testing.assert_allclose(values[mask], (sums[mask] / weights[mask]), rtol=1e-12)
     np.testing.assert_allclose(variance[mask], 1.0 / weights[mask], rtol=1e-12)
-    assert found.count.sum() == len(value)
+    assert found.full.count.sum() == len(value)
 
 
 @pytest.mark.parametrize("until", [None, 3])
@@ -57,5 +59,22 @@ def test_points_on_land_are_left_out():
     land = np.zeros((6, 8), bool)
     land[:, :4] = True
     found, read = cells_from_points(obs, grid, times, 1.0, land, READING)
-    assert (found.cell % 8 >= 4).all()
+    assert (found.full.cell % 8 >= 4).all()
     assert read.counts()["on_land"] > 0
+
+
+@given(st.integers(-1, 6), st.integers(0, 4), st.integers(0, 50))
+def test_nothing_after_the_last_seen_step_is_known(until, first, seed):
+    """Its cells are those of the points up to it, bit for bit; earlier ones have all points."""
+    obs, grid, times, (position, *_) = series(seed, 60)
+    land = np.zeros((6, 8), bool)
+    part = first, 6, slice(1, 5), slice(0, 8)
+    found = cells_from_points(obs, grid, times, 1.0, land, READING)[0]
+    causal = found.dense(*part, until, causal=True)
+    assert found.full.dense(*part, until)[1].sum() >= causal[1].sum()
+    if (position <= until).any():
+        past = obs.isel(obs=position <= until)
+        expected = cells_from_points(past, grid, times, 1.0, land, READING)[0].dense(*part)
+        np.testing.assert_array_equal(causal, expected)
+    else:
+        assert not causal[1].any()

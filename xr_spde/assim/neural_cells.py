@@ -13,7 +13,7 @@ from xr_spde.assim.observations import Observations
 from xr_spde.assim.tracks_in_time import PointSeries, read_points
 from xr_spde.labels.grid import Grid
 
-__all__ = ["CellSeries", "cells_from_points", "cells_of"]
+__all__ = ["CellSeries", "Cells", "cells_from_points", "cells_of"]
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -81,6 +81,85 @@ class CellSeries:
         variance[place] = self.variance[low:high][inside]
         mask[place] = True
         return values, mask, variance
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Observed cells of some steps.
+
+    Attributes
+    ----------
+    full : CellSeries
+        With all points whose nearest step it is.
+    past : CellSeries
+        Without those that come after their step.
+    """
+
+    full: CellSeries
+    past: CellSeries
+
+    @classmethod
+    def of(
+        cls,
+        points: PointSeries,
+        steps: int,
+        shape: tuple[int, int],
+        *,
+        cell: Index | None = None,
+        value: Float | None = None,
+        causal: bool = True,
+    ) -> Cells:
+        """Average points in their nearest cells and steps.
+
+        Parameters
+        ----------
+        points, steps, shape, cell, value
+            As for :func:`cells_of`.
+        causal : bool, default True
+            Whether `past` is needed; the same as `full` where it is not.
+
+        Returns
+        -------
+        Cells
+        """
+        full, past = (
+            cells_of(points, steps, shape, cell=cell, value=value, past=past)
+            for past in (False, causal)
+        )
+        return cls(full, past)
+
+    def dense(
+        self,
+        first: int,
+        stop: int,
+        rows: slice,
+        columns: slice,
+        until: int | None = None,
+        *,
+        causal: bool = False,
+    ) -> tuple[Float, NDArray[np.bool_], Float]:
+        """Return the observations of some steps on a part of the grid.
+
+        Parameters
+        ----------
+        first, stop, rows, columns, until
+            As for :meth:`CellSeries.dense`.
+        causal : bool, default False
+            Whether to leave out what comes after the step `until`, be it nearest to it.
+
+        Returns
+        -------
+        values, mask, variance : ndarray (stop - first, ny, nx)
+            Zero, false and one where nothing is observed.
+        """
+        if until is None or not causal:
+            return self.full.dense(first, stop, rows, columns, until)
+        found = self.full.dense(first, stop, rows, columns, until - 1)
+        if first <= until < stop:
+            last = self.past.dense(until, until + 1, rows, columns)
+            for whole, part in zip(found, last, strict=True):
+                whole[until - first] = part[0]
+        return found
 
 
 def cells_of(
@@ -154,7 +233,7 @@ def cells_from_points(
     step: float,
     land: NDArray[np.bool_],
     reading: dict[str, Any],
-) -> tuple[CellSeries, Observations]:
+) -> tuple[Cells, Observations]:
     """Read points with times, and average them in cells and steps.
 
     Parameters
@@ -174,7 +253,7 @@ def cells_from_points(
 
     Returns
     -------
-    CellSeries, Observations
+    Cells, Observations
 
     Raises
     ------
@@ -183,4 +262,4 @@ def cells_from_points(
     """
     nearest = {**reading, "operator": "nearest", "footprint": None}
     series, found = read_points(obs, grid, times, step, land, nearest)
-    return cells_of(series, times.size, grid.shape), found
+    return Cells.of(series, times.size, grid.shape), found

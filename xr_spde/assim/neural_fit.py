@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -242,7 +242,7 @@ def _batches(series: Series, settings: FitSettings, entropy: int, *, held: bool)
     return WindowBatches(
         sources, bounds, shares, steps=settings.window, patch=settings.patch,
         batch=settings.batch, hidden=settings.hidden, augment=() if held else settings.augment,
-        amplitude=settings.amplitude, seed=2 * entropy + int(held),
+        amplitude=settings.amplitude, causal=settings.causal, seed=2 * entropy + int(held),
     )  # fmt: skip
 
 
@@ -312,9 +312,8 @@ def _labelled(
         **settings.card,
     }
     leads = settings.forecasts
-    tasks: Sequence[str] = [settings.tasks] if isinstance(settings.tasks, str) else settings.tasks
     return NeuralSolver(
         solver, scale=series.scale, spacing=series.spacing, time_step=series.step,
-        tasks=tuple(tasks), leads=leads, units=series.units, scaling=settings.scaling,
+        tasks=settings.named_tasks, leads=leads, units=series.units, scaling=settings.scaling,
         theta_solver=theta, card=card,
     )  # fmt: skip

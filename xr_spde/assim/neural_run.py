@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_spde.assim.neural_cells import Cells
 from xr_spde.assim.neural_input import NeuralProblem, part_of
 from xr_spde.assim.neural_task import (
-    Cells,
     CellsTask,
     Context,
     Seen,

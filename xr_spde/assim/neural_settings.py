@@ -42,7 +42,8 @@ class FitSettings:
         cell; without a truth the mean of `spde_prior`.
     tasks : sequence of str
         Of "mapping", "nrt" and "forecast". One network for all: of half of the windows the last 1
-        to `leads` steps are hidden where "forecast" is among them.
+        to `leads` steps are hidden where "forecast" is among them. Of the last step that is seen
+        points that come after it are left out, as at work, but for "mapping" alone.
     leads : int
         Steps that are forecast.
     window : int
@@ -165,16 +166,16 @@ class FitSettings:
         for name in ("theta_steps", "gap", "every", "until"):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), 0 if name == "gap" else 1)
-        for task in [self.tasks] if isinstance(self.tasks, str) else self.tasks:
+        for task in self.named_tasks:
             if task not in TASKS:
                 raise unknown("task", task, TASKS)
         for name, known in (("theta", _THETA), ("device", _DEVICES), ("scaling", SCALINGS)):
             given = getattr(self, name)
             if given not in known and not (name == "theta" and given is None):
                 raise unknown(name, given, known)
-        if not self.tasks or ("forecast" in self.tasks and not 0 < self.leads < self.window):
+        if not self.tasks or ("forecast" in self.named_tasks and not 0 < self.leads < self.window):
             raise ParameterError(
-                f"tasks={tuple(self.tasks)}, leads={self.leads} and window={self.window} were "
+                f"tasks={self.named_tasks}, leads={self.leads} and window={self.window} were "
                 "given; expected at least one task, and leads >= 1 and shorter than the window to "
                 "forecast"
             )
@@ -195,9 +196,19 @@ class FitSettings:
             )
 
     @property
+    def named_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, where one was given by itself too."""
+        return (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks)
+
+    @property
     def forecasts(self) -> int:
         """Largest number of hidden steps."""
-        return self.leads if "forecast" in self.tasks else 0
+        return self.leads if "forecast" in self.named_tasks else 0
+
+    @property
+    def causal(self) -> bool:
+        """Whether windows know nothing from after their last seen step, as is so in real time."""
+        return self.named_tasks != ("mapping",)
 
     @property
     def hidden(self) -> dict[int, float]:
@@ -205,7 +216,7 @@ class FitSettings:
         others = dict.fromkeys(range(1, self.forecasts + 1), 1.0 / self.leads)
         if not others:
             return {0: 1.0}
-        if not set(self.tasks) - {"forecast"}:
+        if not set(self.named_tasks) - {"forecast"}:
             return others
         return {0: _HALF} | {lead: _HALF * share for lead, share in others.items()}
 

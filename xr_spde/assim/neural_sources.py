@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
-from xr_spde.assim.neural_cells import CellSeries, cells_from_points
+from xr_spde.assim.neural_cells import Cells, cells_from_points
 from xr_spde.assim.observing import Mission, simulate_tracks
 from xr_spde.assim.reading import error_variable, value_of
 from xr_spde.labels.arrays import as_float
@@ -168,21 +168,29 @@ class Observed(Protocol):
         """Return values, mask and variance (T, ny, nx) of a window, in units of the data."""
 
 
+def _cut(cells: Cells, place: Place) -> Dense:
+    """Cut a window from cells."""
+    return cells.dense(
+        place.start, place.start + place.steps, place.rows, place.columns, place.until,
+        causal=place.causal,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class TrackCells:
     """Observations along tracks as they were made.
 
     Attributes
     ----------
-    cells : CellSeries
+    cells : Cells
         Of the whole series.
     """
 
-    cells: CellSeries
+    cells: Cells
 
     def dense(self, place: Place, rng: np.random.Generator) -> Dense:
         """Return values, mask and variance of a window; nothing is drawn."""
-        return self.cells.dense(place.start, place.start + place.steps, place.rows, place.columns)
+        return _cut(self.cells, place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +229,7 @@ class Missions:
 
     Attributes
     ----------
-    cells : sequence of CellSeries
+    cells : sequence of Cells
         Of each mission, without errors; variances are those of a unit error.
     noise : sequence of (float, float)
         Standard deviation of the errors of a point, by mission: between these two, the logarithm
@@ -230,17 +238,16 @@ class Missions:
         Missions that fly together; one of these is drawn for every window.
     """
 
-    cells: Sequence[CellSeries]
+    cells: Sequence[Cells]
     noise: Sequence[tuple[float, float]]
     systems: Sequence[tuple[int, ...]]
 
     def dense(self, place: Place, rng: np.random.Generator) -> Dense:
         """Return values, mask and variance of a window, seen by one of the systems."""
         weight = total = np.zeros(())
-        span = place.start, place.start + place.steps, place.rows, place.columns
         system, louder = self.systems[int(rng.integers(len(self.systems)))], rng.random()
         for number in system:
-            values, mask, share = self.cells[number].dense(*span)
+            values, mask, share = _cut(self.cells[number], place)
             low, high = self.noise[number]
             variance = share * (low * (high / low) ** louder) ** 2
             drawn = values + np.sqrt(variance) * rng.standard_normal(values.shape)

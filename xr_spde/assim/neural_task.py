@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
-from xr_spde.assim.neural_cells import CellSeries, cells_of
+from xr_spde.assim.neural_cells import Cells, CellSeries
 from xr_spde.assim.neural_theta import symmetric
 from xr_spde.assim.rows import Positions
 from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries
@@ -22,7 +22,7 @@ from xr_spde.labels.grid import Grid
 from xr_spde.labels.patch_map import PatchPlan
 from xr_spde.labels.window_blend import Block, Span
 
-__all__ = ["Cells", "CellsTask", "Context", "Seen", "blended", "gathered", "scale_of"]
+__all__ = ["CellsTask", "Context", "Seen", "blended", "gathered", "scale_of"]
 
 Array = NDArray[np.float32]
 Float = NDArray[np.float64]
@@ -30,22 +30,6 @@ Flag = NDArray[np.bool_]
 
 _RESOLVED = 1.0 / float(np.finfo(np.float32).eps)
 """Anomalies in units of their errors that single precision, in which solvers compute, resolves."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Observed cells of some steps.
-
-    Attributes
-    ----------
-    full : CellSeries
-        With all points whose nearest step it is.
-    past : CellSeries
-        Without those that come after their step.
-    """
-
-    full: CellSeries
-    past: CellSeries
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +82,8 @@ class CellsTask:
             value = value - rows @ fields.ravel()
         _refuse_huge(points, value)
         cell = j * self.grid.nx + i
-        shape = self.grid.shape
-        full = cells_of(points, self.steps, shape, cell=cell, value=value)
-        if not self.causal:
-            return Cells(full, full)
-        return Cells(full, cells_of(points, self.steps, shape, cell=cell, value=value, past=True))
+        return Cells.of(points, self.steps, self.grid.shape, cell=cell, value=value,
+                        causal=self.causal)  # fmt: skip
 
     def _finite(self, guess: Any) -> Float:
         fields = self.grid.to_canonical(np.asarray(guess, dtype=np.float64))
@@ -245,14 +226,11 @@ class Context:
         obs, variance = (np.zeros((steps, rows, columns.stop), np.float32) for _ in range(2))
         mask = np.zeros(obs.shape, dtype=bool)
         for cells in seen.cells:
-            parts = [(cells.full, span.until)]
-            if span.causal:
-                parts = [(cells.full, span.until - 1), (_at(cells.past, span.until), span.until)]
-            for part, until in parts:
-                values, known, error = part.dense(span.first, span.stop, band, columns, until)
-                obs[known] = values[known] / seen.scale
-                variance[known] = error[known] / seen.scale**2
-                mask |= known
+            values, known, error = cells.dense(span.first, span.stop, band, columns, span.until,
+                                               causal=span.causal)  # fmt: skip
+            obs[known] = values[known] / seen.scale
+            variance[known] = error[known] / seen.scale**2
+            mask |= known
         cut = [np.stack([self.cut(a, n, band.start) for n in numbers])
                for a in (obs, mask, np.where(mask, variance, 1.0), self.sea[band])]  # fmt: skip
         return cut[0], cut[1], cut[2].astype(np.float32), cut[3]
@@ -318,13 +296,6 @@ class Context:
         """Fields (..., ny, nx) as stored, NaN on land."""
         found = np.where(self.sea, fields, np.nan)
         return np.ascontiguousarray(self.grid.from_canonical(found))
-
-
-def _at(cells: CellSeries, step: int) -> CellSeries:
-    """Keep the cells of one step."""
-    low, high = np.searchsorted(cells.step, [step, step + 1])
-    names = ("step", "cell", "value", "variance", "count")
-    return CellSeries(cells.steps, cells.shape, *(getattr(cells, n)[low:high] for n in names))
 
 
 def blended(

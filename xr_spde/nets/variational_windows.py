@@ -26,6 +26,8 @@ AUGMENTATIONS = ("sign", "flip_x", "flip_y", "mirror", "rotate", "amplitude")
 together: the symmetry of quasi-geostrophic flow, which the others but "amplitude" are not."""
 
 _TRIES = 30
+_HIDDEN = 1
+"""Last part of the identity of a random stream."""
 _LEAST_SEA = 0.2
 
 
@@ -39,12 +41,18 @@ class Place:
         First step and how many.
     rows, columns : slice
         With start and stop, inside the grid.
+    until : int, optional
+        Last step that is observed, of the series.
+    causal : bool, default False
+        Whether nothing is known from after that step, be it nearest to it.
     """
 
     start: int
     steps: int
     rows: slice
     columns: slice
+    until: int | None = None
+    causal: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +203,9 @@ class WindowBatches(Dataset[Batch]):
         Of :data:`AUGMENTATIONS`, each with probability one half.
     amplitude : float, default 0.3
         Standard deviation of the logarithm of the factor of "amplitude".
+    causal : bool, default True
+        Whether nothing is seen from after the last step that is not hidden, as at work in near real
+        time; else that step has all observations that are nearest to it.
     seed : int, default 0
         Of all draws.
 
@@ -218,6 +229,7 @@ class WindowBatches(Dataset[Batch]):
         hidden: dict[int, float],
         augment: Sequence[str] = (),
         amplitude: float = 0.3,
+        causal: bool = True,
         seed: int = 0,
     ) -> None:
         for name in augment:
@@ -232,7 +244,7 @@ class WindowBatches(Dataset[Batch]):
         self.sources, self.spans, self.batch, self.seed = sources, spans, batch, seed
         self.shares = np.asarray(shares, dtype=np.float64) / np.sum(shares)
         self.steps, self.hidden, self.augment = steps, hidden, tuple(augment)
-        self.amplitude = amplitude
+        self.amplitude, self.causal = amplitude, causal
         largest = [max(source.shape[axis] for source in sources) for axis in (0, 1)]
         self.size = min(patch, largest[0]), min(patch, largest[1])
 
@@ -261,27 +273,29 @@ class WindowBatches(Dataset[Batch]):
         """
         rng = member_generator(self.seed, step, number)
         which = int(rng.choice(len(self.sources), p=self.shares))
-        found = self._drawn(which, rng)
-        found = self._augmented(found, rng)
-        drawn = int(rng.choice(list(self.hidden), p=list(self.hidden.values())))
-        found = found.until(self.steps - 1 - (drawn if hidden is None else hidden))
-        return found.padded(self.size)
+        if hidden is None:
+            # from a stream of its own: the place of a window is the same whatever is hidden
+            own = member_generator(self.seed, step, number, _HIDDEN)
+            hidden = int(own.choice(list(self.hidden), p=list(self.hidden.values())))
+        found = self._drawn(which, self.steps - 1 - hidden, rng)
+        return self._augmented(found, rng).padded(self.size)
 
-    def _drawn(self, which: int, rng: np.random.Generator) -> Sample:
-        """Draw places until one has sea in it, and observations."""
+    def _drawn(self, which: int, last: int, rng: np.random.Generator) -> Sample:
+        """Draw places until one has sea in it, and observations up to its last seen step."""
         source, (first, stop) = self.sources[which], self.spans[which]
         found = None
         for _ in range(_TRIES):
-            place = [
+            corner = [
                 int(rng.integers(0, max(n - size, 0) + 1))
                 for n, size in zip(source.shape, self.size, strict=True)
             ]
             rows, columns = (
                 slice(low, low + min(size, n))
-                for low, size, n in zip(place, self.size, source.shape, strict=True)
+                for low, size, n in zip(corner, self.size, source.shape, strict=True)
             )
             start = int(rng.integers(first, stop - self.steps + 1))
-            found = source.cut(Place(start, self.steps, rows, columns), rng)
+            place = Place(start, self.steps, rows, columns, start + last, self.causal)
+            found = source.cut(place, rng).until(last)
             if found.sea.mean() >= _LEAST_SEA and found.mask.any():
                 return found
         if found is not None and found.sea.any() and found.mask.any():
