@@ -7,6 +7,7 @@ All derive from `XrSpdeError`, and each is also the builtin kind that fits (`Val
 from xr_spde._core.errors import (
     AxisNotFoundError,
     DataUnavailableError,
+    DivergenceError,
     DTypeError,
     GridError,
     MemoryGuardError,
@@ -22,6 +23,7 @@ __all__ = [
     "AxisNotFoundError",
     "DTypeError",
     "DataUnavailableError",
+    "DivergenceError",
     "GridError",
     "MemoryGuardError",
     "MissingDependencyError",

@@ -44,6 +44,10 @@ class SolverError(XrSpdeError, ArithmeticError):
     """A factorisation or an iteration failed."""
 
 
+class DivergenceError(SolverError):
+    """A forecast ran away: its states left what the model was trained on, or are not finite."""
+
+
 class MissingDependencyError(XrSpdeError, ImportError):
     """An optional library is needed and not installed."""
 
