@@ -11,7 +11,7 @@ import xarray as xr
 torch = pytest.importorskip("torch")
 
 from xr_spde.assim import assimilate, fit, load_solver  # noqa: E402
-from xr_spde.assim.neural_ensemble import anomaly_std, conditional_anomalies  # noqa: E402
+from xr_spde.assim.neural_ensemble import conditional_anomalies  # noqa: E402
 from xr_spde.assim.neural_solver import NeuralSolver  # noqa: E402
 from xr_spde.errors import ParameterError  # noqa: E402
 from xr_spde.fields.prior_draws import draw_prior, observation_noise  # noqa: E402
@@ -68,9 +68,8 @@ def outputs(given, solver, theta_solver):
             return found.numpy()
 
         seen = given.mask[b] & given.sea[b]
-        spreads.append(
-            anomaly_std(conditional_anomalies(solve, fields, white, seen, 0 * given.obs[b] + 0.01))
-        )
+        members = conditional_anomalies(solve, fields, white, seen, 0 * given.obs[b] + 0.01)
+        spreads.append(np.sqrt(np.mean(np.square(members), axis=0)))
     return mean.numpy(), theta.numpy(), np.stack(spreads)
 
 

@@ -14,7 +14,7 @@ from xr_spde._core.memory import check_memory
 from xr_spde._core.options import carry_options
 from xr_spde._core.provenance import provenance
 from xr_spde._core.rng import Seed
-from xr_spde.assim.mapping_input import Problem, read_problem
+from xr_spde.assim.mapping_input import PriorProblem, read_problem
 from xr_spde.assim.window_task import GaussianTask, SpdeTask
 from xr_spde.fields.gaussian import GaussianCovariance
 from xr_spde.fields.window_blocks import SOLVERS
@@ -185,7 +185,7 @@ def interpolate(
     return _labelled(found, given, problem, plan)
 
 
-def _plan(given: dict[str, Any], problem: Problem) -> list[Window]:
+def _plan(given: dict[str, Any], problem: PriorProblem) -> list[Window]:
     """Cut the series, from sizes and the prior alone."""
     steps, halo, block = problem.times.size, given["halo"], given["block"]
     if halo == "auto" and problem.recipe is not None and given["method"] == "oi":
@@ -200,7 +200,7 @@ def _plan(given: dict[str, Any], problem: Problem) -> list[Window]:
     return plan_windows(steps, block=block, halo=halo, lead=given["lead"])
 
 
-def _task(given: dict[str, Any], problem: Problem, window: Window) -> SpdeTask | GaussianTask:
+def _task(given: dict[str, Any], problem: PriorProblem, window: Window) -> SpdeTask | GaussianTask:
     """Make what computes one window."""
     part = slice(window.first, window.last + 1)
     maps = {k: v[part] if v.ndim == 3 else v for k, v in problem.maps.items()}
@@ -229,7 +229,7 @@ def _task(given: dict[str, Any], problem: Problem, window: Window) -> SpdeTask |
     )  # fmt: skip
 
 
-def _arrays(problem: Problem, window: Window) -> dict[str, Any]:
+def _arrays(problem: PriorProblem, window: Window) -> dict[str, Any]:
     """Arrays that a window reads."""
     found = problem.observed.arrays(window)
     if problem.guess is not None:
@@ -266,7 +266,7 @@ def _check_numbers(given: dict[str, Any]) -> None:
         )
 
 
-def _dtype(given: dict[str, Any], problem: Problem) -> np.dtype[Any]:
+def _dtype(given: dict[str, Any], problem: PriorProblem) -> np.dtype[Any]:
     found = np.dtype(given["dtype"] or problem.template.dtype)
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ParameterError(f"dtype={found} was given; expected float32 or float64")
@@ -274,7 +274,7 @@ def _dtype(given: dict[str, Any], problem: Problem) -> np.dtype[Any]:
 
 
 def _labelled(
-    found: dict[str, Any], given: dict[str, Any], problem: Problem, plan: list[Window]
+    found: dict[str, Any], given: dict[str, Any], problem: PriorProblem, plan: list[Window]
 ) -> xr.Dataset:
     """Attach labels and attributes."""
     grid, times = problem.grid, problem.times

@@ -13,68 +13,38 @@ from numpy.typing import NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.rng import resolve_seed
 from xr_spde.assim.background_check import BackgroundCheck
-from xr_spde.assim.observations import Observations
 from xr_spde.assim.prior_recipe import PriorRecipe, check_positive, read_prior, varying
+from xr_spde.assim.problem import Problem
 from xr_spde.assim.reading import Gridded, as_gridded
 from xr_spde.assim.times import as_times, check_times, days_since, regular_times, step_of, time_dim
-from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries, read_series
+from xr_spde.assim.tracks_in_time import read_series
 from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.points import as_points, find_time
 from xr_spde.labels.prior_schema import STEP, is_prior
 
-__all__ = ["Problem", "read_problem"]
+__all__ = ["PriorProblem", "read_problem"]
 
 Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """What was given, read.
+class PriorProblem(Problem):
+    """What was given, read, with the prior.
 
     Attributes
     ----------
-    grid : Grid
-        Of the fields.
     recipe : PriorRecipe or None
         Of the prior.
     maps : dict of str to ndarray (ny, nx) or (T, ny, nx)
         Its variables, canonical.
-    land : ndarray (ny, nx) of bool
-        Canonical.
-    guess : DataArray (time, y, x) or None
-        First guess.
-    template : DataArray (y, x)
-        With labels and units of a map.
-    times : DataArray (T,)
-        Output times.
-    step : float
-        Days.
-    observed : PointSeries or GriddedSeries
-        Observations.
-    points : Observations or None
-        What became of them, where they are points.
-    sources : tuple
-        Of which any that is lazy makes the result lazy.
-    entropy : int
-        Of all that is random.
     """
 
-    grid: Grid
     recipe: PriorRecipe | None
     maps: dict[str, Float]
-    land: NDArray[np.bool_]
-    guess: xr.DataArray | None
-    template: xr.DataArray
-    times: xr.DataArray
-    step: float
-    observed: PointSeries | GriddedSeries
-    points: Observations | None
-    sources: tuple[Any, ...]
-    entropy: int
 
 
-def read_problem(given: dict[str, Any]) -> Problem:
+def read_problem(given: dict[str, Any]) -> PriorProblem:
     """Read the prior, the first guess, the times and the observations.
 
     Parameters
@@ -84,7 +54,7 @@ def read_problem(given: dict[str, Any]) -> Problem:
 
     Returns
     -------
-    Problem
+    PriorProblem
     """
     guess, prior, obs = _roles(given)
     if obs is None or not isinstance(obs, xr.DataArray | xr.Dataset):
@@ -127,8 +97,8 @@ def read_problem(given: dict[str, Any]) -> Problem:
         partial(_background_check, given, grid, maps, land, guess),
     )  # fmt: skip
     sources = (guess, prior, obs if gridded is None else gridded.values)
-    return Problem(grid, recipe, maps, land, guess, template, times, step, observed, points,
-                    sources, resolve_seed(given["seed"]))  # fmt: skip
+    return PriorProblem(grid, land, guess, template, times, step, observed, points, sources,
+                        resolve_seed(given["seed"]), recipe, maps)  # fmt: skip
 
 
 def _at_times(

@@ -13,13 +13,14 @@ from numpy.typing import DTypeLike, NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.memory import check_memory
 from xr_spde._core.rng import Seed
-from xr_spde.assim.neural_input import NeuralProblem, read_neural_problem
+from xr_spde.assim.neural_input import read_neural_problem
 from xr_spde.assim.neural_members import TOGETHER, spread_maps
 from xr_spde.assim.neural_result import labelled
 from xr_spde.assim.neural_run import Run
 from xr_spde.assim.neural_solver import load_solver
 from xr_spde.assim.neural_task import Context
 from xr_spde.assim.neural_theta import MAPS
+from xr_spde.assim.problem import Problem
 from xr_spde.assim.recalibration import recalibrated
 from xr_spde.labels.lazy import is_lazy
 from xr_spde.labels.patch_map import PatchPlan, plan_axis
@@ -212,7 +213,7 @@ def _parts(n: int) -> list[int]:
     return [min(TOGETHER, n - k) for k in range(0, n, TOGETHER)]
 
 
-def _plan(given: dict[str, Any], problem: NeuralProblem) -> Run:
+def _plan(given: dict[str, Any], problem: Problem) -> Run:
     """Cut series and plane, from sizes alone."""
     model, steps, lead = given["model"], problem.times.size, given["lead"]
     window, (ny, nx) = int(model.steps), problem.grid.shape

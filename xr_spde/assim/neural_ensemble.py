@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
 
-__all__ = ["Solve", "anomaly_std", "conditional_anomalies", "linearity_defect", "simulated_values"]
+__all__ = ["Solve", "conditional_anomalies", "linearity_defect", "simulated_values"]
 
 Single = NDArray[np.float32]
 
@@ -159,24 +159,3 @@ def linearity_defect(solve: Solve, first: NDArray[Any], second: NDArray[Any]) ->
     left = found[:k] - found[k : 2 * k] - found[2 * k : 3 * k] + found[3 * k :]
     size = float(np.linalg.norm(found[k : 2 * k]))
     return float(np.linalg.norm(left)) / size if size > 0.0 else float("nan")
-
-
-def anomaly_std(anomalies: NDArray[Any], axis: int = 0) -> Single:
-    """Compute the standard deviation of members about the mean they belong to.
-
-    That mean is known and not estimated from the members: their mean square is divided by their
-    number, and nothing is due for a small one.
-
-    Parameters
-    ----------
-    anomalies : ndarray (..., K, ...)
-        Members minus mean.
-    axis : int, default 0
-        Of the members.
-
-    Returns
-    -------
-    ndarray (...) of float32
-    """
-    square = np.mean(np.square(anomalies, dtype=np.float64), axis=axis)
-    return np.asarray(np.sqrt(square), dtype=np.float32)

@@ -16,6 +16,7 @@ from xr_spde._core.rng import resolve_seed
 from xr_spde.assim.background_check import BackgroundCheck
 from xr_spde.assim.neural_grid import check_spacing, covering
 from xr_spde.assim.observations import Observations
+from xr_spde.assim.problem import Problem
 from xr_spde.assim.reading import Gridded, as_gridded, value_of
 from xr_spde.assim.screening import check_innovations
 from xr_spde.assim.times import as_times, check_times, regular_times, step_of, time_dim
@@ -24,52 +25,12 @@ from xr_spde.labels.arrays import as_float
 from xr_spde.labels.grid import Grid, same_grid
 from xr_spde.labels.points import as_points, find_time
 
-__all__ = ["NeuralProblem", "read_neural_problem"]
+__all__ = ["part_of", "read_neural_problem"]
 
 _METRES = ("m", "meter", "meters", "metre", "metres")
 
 
-@dataclass(frozen=True, eq=False)
-class NeuralProblem:
-    """What was given, read.
-
-    Attributes
-    ----------
-    grid : Grid
-        Of the fields.
-    land : ndarray (ny, nx) of bool
-        Canonical.
-    guess : DataArray (time, y, x) or None
-        First guess.
-    template : DataArray (y, x)
-        With labels of a map and units of the observations.
-    times : DataArray (N,)
-        Output times.
-    step : float
-        Days.
-    observed : PointSeries or GriddedSeries
-        Observations.
-    points : Observations or None
-        What became of them, where they are points.
-    sources : tuple
-        Of which any that is lazy makes the result lazy.
-    entropy : int
-        Of all that is random.
-    """
-
-    grid: Grid
-    land: NDArray[np.bool_]
-    guess: xr.DataArray | None
-    template: xr.DataArray
-    times: xr.DataArray
-    step: float
-    observed: PointSeries | GriddedSeries
-    points: Observations | None
-    sources: tuple[Any, ...]
-    entropy: int
-
-
-def read_neural_problem(given: dict[str, Any]) -> NeuralProblem:
+def read_neural_problem(given: dict[str, Any]) -> Problem:
     """Read first guess, grid, times and observations.
 
     Parameters
@@ -79,7 +40,7 @@ def read_neural_problem(given: dict[str, Any]) -> NeuralProblem:
 
     Returns
     -------
-    NeuralProblem
+    Problem
     """
     model, names = given["model"], {"x": given["x"], "y": given["y"]}
     guess, obs = _roles(given["obj"], given["obs"])
@@ -122,7 +83,7 @@ def read_neural_problem(given: dict[str, Any]) -> NeuralProblem:
     kept = {**kept, **{k: v for k, v in template.attrs.items() if k == "grid_mapping"}, **units}
     template = template.copy(deep=False)
     template.attrs = kept
-    return NeuralProblem(
+    return Problem(
         grid, land, guess, template, times, step, observed, points, sources,
         resolve_seed(given["seed"]),
     )  # fmt: skip

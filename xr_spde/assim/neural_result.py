@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from xr_spde._core.provenance import provenance
-from xr_spde.assim.neural_input import NeuralProblem
 from xr_spde.assim.neural_theta import MAPS
+from xr_spde.assim.problem import Problem
 from xr_spde.labels.attrs import derived_attrs
 
 __all__ = ["labelled"]
@@ -22,7 +22,7 @@ _WORDS = {
 
 
 def labelled(
-    found: dict[str, Any], given: dict[str, Any], problem: NeuralProblem, used: dict[str, Any]
+    found: dict[str, Any], given: dict[str, Any], problem: Problem, used: dict[str, Any]
 ) -> xr.Dataset:
     """Attach labels and attributes.
 
@@ -33,7 +33,7 @@ def labelled(
         that were computed.
     given : dict
         Arguments of `xr_spde.assim.neural_apply.apply_solver`.
-    problem : NeuralProblem
+    problem : Problem
         What was read.
     used : dict
         What else is told of the run.
@@ -84,7 +84,7 @@ def labelled(
     )
 
 
-def _statuses(problem: NeuralProblem) -> xr.Dataset:
+def _statuses(problem: Problem) -> xr.Dataset:
     """Say what became of points, under names that are not those of the fields."""
     points: Any = problem.points
     report = points.report()

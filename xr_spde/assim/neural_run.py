@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde.assim.neural_cells import Cells
-from xr_spde.assim.neural_input import NeuralProblem, part_of
+from xr_spde.assim.neural_input import part_of
 from xr_spde.assim.neural_task import (
     CellsTask,
     Context,
@@ -21,6 +21,7 @@ from xr_spde.assim.neural_task import (
     scale_of,
 )
 from xr_spde.assim.neural_theta import MAPS, physical_maps
+from xr_spde.assim.problem import Problem
 from xr_spde.assim.tracks_in_time import GriddedSeries
 from xr_spde.labels.tile_map import deferred
 from xr_spde.labels.window_blend import Block, Span
@@ -37,7 +38,7 @@ class Run:
 
     Attributes
     ----------
-    problem : NeuralProblem
+    problem : Problem
         What was given.
     context : Context
         What all parts share.
@@ -53,7 +54,7 @@ class Run:
         Whether to make a graph.
     """
 
-    problem: NeuralProblem
+    problem: Problem
     context: Context
     spans: list[Span]
     blocks: list[Block]

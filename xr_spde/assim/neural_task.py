@@ -17,7 +17,7 @@ from xr_spde.assim.neural_cells import Cells, CellSeries
 from xr_spde.assim.neural_theta import symmetric
 from xr_spde.assim.rows import Positions
 from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries
-from xr_spde.assim.windows import spacetime_rows
+from xr_spde.assim.windows import finite_guess, spacetime_rows
 from xr_spde.labels.grid import Grid
 from xr_spde.labels.patch_map import PatchPlan
 from xr_spde.labels.window_blend import Block, Span
@@ -77,25 +77,14 @@ class CellsTask:
         j, i = Positions.of(self.grid, points.y, points.x).cells()
         value = points.value
         if guess is not None and value.size:
-            fields = self._finite(guess)
+            fields = self.grid.to_canonical(np.asarray(guess, dtype=np.float64))
+            fields = finite_guess(fields, self.land, self.first)
             rows = spacetime_rows(points.rows, points.position - self.first, len(fields))
             value = value - rows @ fields.ravel()
         _refuse_huge(points, value)
         cell = j * self.grid.nx + i
         return Cells.of(points, self.steps, self.grid.shape, cell=cell, value=value,
                         causal=self.causal)  # fmt: skip
-
-    def _finite(self, guess: Any) -> Float:
-        fields = self.grid.to_canonical(np.asarray(guess, dtype=np.float64))
-        fields = np.where(self.land, 0.0, fields)
-        bad = ~np.isfinite(fields)
-        if bad.any():
-            raise ParameterError(
-                f"the first guess has {int(bad.sum())} values off land that are NaN or infinite, "
-                f"the first at time {self.first + int(np.argmax(bad.any(axis=(1, 2))))} (counted "
-                "from 0); land is where it is NaN at its first time: fill the others"
-            )
-        return fields
 
 
 def _refuse_huge(points: PointSeries, value: Float) -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import ParameterError
 from xr_spde._core.rng import member_generator
 from xr_spde.assim.prior_recipe import PriorRecipe
 from xr_spde.assim.tracks_in_time import GriddedSeries, PointSeries
-from xr_spde.assim.windows import spacetime_rows
+from xr_spde.assim.windows import finite_guess, spacetime_rows
 from xr_spde.fields.gaussian import GaussianCovariance, interpolate
 from xr_spde.fields.interpolation import SpaceTimePosterior
 from xr_spde.fields.spacetime import SpaceTime
@@ -69,15 +68,7 @@ class _Task:
             found = np.broadcast_to(self.mean, (self.steps, *self.land.shape))
         else:
             found = self.grid.to_canonical(np.asarray(guess, dtype=np.float64))
-        found = np.where(self.land, 0.0, found)
-        bad = ~np.isfinite(found)
-        if bad.any():
-            raise ParameterError(
-                f"the first guess has {int(bad.sum())} values off land that are NaN or infinite, "
-                f"the first at time {self.window.first + int(np.argmax(bad.any(axis=(1, 2))))} "
-                "(counted from 0); land is where it is NaN at its first time: fill the others"
-            )
-        return found
+        return finite_guess(found, self.land, self.window.first)
 
     def rows(self, points: PointSeries) -> sp.csr_array:
         """Rows in space and time of the window."""

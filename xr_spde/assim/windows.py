@@ -12,7 +12,7 @@ from xr_spde._core.errors import GridError, ParameterError
 from xr_spde.fields.mesh import Mesh
 from xr_spde.labels.grid import Grid
 
-__all__ = ["mesh_of", "spacetime_rows"]
+__all__ = ["finite_guess", "mesh_of", "spacetime_rows"]
 
 Float = NDArray[np.float64]
 
@@ -54,6 +54,39 @@ def mesh_of(
     over_x = "periodic" if grid.periodic_x else edge
     return Mesh.of(grid.shape, dx=dx[:, None], dy=dy[:, None], boundary=(edge, over_x), land=land,
                    coast=coast)  # fmt: skip
+
+
+def finite_guess(fields: NDArray[Any], land: NDArray[np.bool_], first: int) -> Float:
+    """First guess without land, where it is known everywhere else.
+
+    Parameters
+    ----------
+    fields : ndarray (steps, ny, nx)
+        Canonical.
+    land : ndarray (ny, nx) of bool
+        Canonical.
+    first : int
+        Step of the first of them, for the error.
+
+    Returns
+    -------
+    ndarray (steps, ny, nx)
+        Zero on land.
+
+    Raises
+    ------
+    ParameterError
+        For values off land that are NaN or infinite.
+    """
+    found = np.where(land, 0.0, fields)
+    bad = ~np.isfinite(found)
+    if bad.any():
+        raise ParameterError(
+            f"the first guess has {int(bad.sum())} values off land that are NaN or infinite, "
+            f"the first at time {first + int(np.argmax(bad.any(axis=(1, 2))))} (counted from 0); "
+            "land is where it is NaN at its first time: fill the others"
+        )
+    return found
 
 
 def spacetime_rows(rows: sp.csr_array, position: Float, steps: int) -> sp.csr_array:

@@ -373,17 +373,8 @@ def add_children(front: Any, batch: Batch, part: slice, passed: list[Any]) -> No
     passed : list of array (count, rim, rim)
         What each batch of the level below passed up.
     """
-    for link in batch.links:
-        overlap = link.overlap(part)
-        if overlap is None:
-            continue
-        mine, theirs = front[overlap[0]], passed[link.child][overlap[1]]
-        runs = link.pivots + link.rim
-        for row, row_below, height in runs:
-            for column, column_below, width in runs:
-                mine[:, row : row + height, column : column + width] += theirs[
-                    :, row_below : row_below + height, column_below : column_below + width
-                ]
+    for mine, theirs in batch.shared(front, part, passed):
+        mine += theirs
 
 
 def _singular(what: str) -> SolverError:

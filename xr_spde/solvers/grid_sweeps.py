@@ -245,14 +245,5 @@ def hand_down(z: Any, batch: Batch, part: slice, passed: list[Any]) -> None:
     passed : list of array (count, rim, rim)
         Inverse on the rims of each batch of the level below; filled.
     """
-    for link in batch.links:
-        overlap = link.overlap(part)
-        if overlap is None:
-            continue
-        mine, theirs = z[overlap[0]], passed[link.child][overlap[1]]
-        runs = link.pivots + link.rim
-        for row, row_below, height in runs:
-            for column, column_below, width in runs:
-                theirs[:, row_below : row_below + height, column_below : column_below + width] = (
-                    mine[:, row : row + height, column : column + width]
-                )
+    for mine, theirs in batch.shared(z, part, passed):
+        theirs[...] = mine

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,40 @@ class Batch:
     def updates(self, part: slice) -> slice:
         """Rows of the rims of some members among those of the level."""
         return slice(self.update + part.start * self.rim, self.update + part.stop * self.rim)
+
+    def shared(self, fronts: Any, part: slice, passed: list[Any]) -> Iterator[tuple[Any, Any]]:
+        """Give views of what fronts of some members and rims of their children share.
+
+        Parameters
+        ----------
+        fronts : array (members, front, front)
+            Of the members.
+        part : slice
+            Which members.
+        passed : list of array (count, rim, rim)
+            Of each batch of the level below.
+
+        Yields
+        ------
+        array (children, height, width)
+            Part of `fronts`.
+        array (children, height, width)
+            The same nodes in `passed`.
+        """
+        for link in self.links:
+            overlap = link.overlap(part)
+            if overlap is None:
+                continue
+            mine, theirs = fronts[overlap[0]], passed[link.child][overlap[1]]
+            runs = link.pivots + link.rim
+            for row, row_below, height in runs:
+                for column, column_below, width in runs:
+                    yield (
+                        mine[:, row : row + height, column : column + width],
+                        theirs[
+                            :, row_below : row_below + height, column_below : column_below + width
+                        ],
+                    )
 
 
 @dataclass(frozen=True)
