@@ -311,3 +311,31 @@ def test_engine_refuses_what_is_not_netcdf(tmp_path):
     (tmp_path / "f").write_bytes(b"GRIB")
     with pytest.raises(ParameterError, match="GRIB"):
         datasets.netcdf_engine(tmp_path / "f")
+
+
+# -- the set that is computed
+
+
+def test_a_synthetic_set_is_computed_once_and_kept(tmp_path, monkeypatch, caplog):
+    calls = []
+
+    def small(**options):
+        calls.append(options)
+        return shallow_water(speed=options["speed"], hours=(0, 4), step=2, rows=8, truncation=15)
+
+    shallow_water = xr_spde.synthetic.shallow_water
+    monkeypatch.setattr(xr_spde.synthetic, "shallow_water", small)
+    monkeypatch.setattr(datasets, "_cache", lambda: type("Cache", (), {"path": str(tmp_path)}))
+    monkeypatch.delenv(datasets.DATA_DIR_VARIABLE, raising=False)
+    with caplog.at_level("INFO", logger="xr_spde"):
+        first, again = (open_dataset("shallow_water_jets") for _ in range(2))
+    assert (len(calls), calls[0]["rows"], calls[0]["step"]) == (1, 32, 2.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["shallow_water_jets.nc"]
+    assert "is computed once" in caplog.text
+    assert not first.height.variable._in_memory
+    xr.testing.assert_identical(first, again)
+    exact = shallow_water(speed=calls[0]["speed"], hours=(0, 4), step=2, rows=8, truncation=15)
+    for name in ("height", "vorticity"):
+        step = float(exact[name].max() - exact[name].min()) / 65_000
+        np.testing.assert_allclose(first[name], exact[name], atol=0.51 * step)
+    assert (first.speed < 73).sum() == 6

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from xr_spde.datasets.prepare import (
+    cut_mediterranean_adt,
+    cut_navy_winds,
+    make_shallow_water_jets,
+    tidy_alboran_sst,
+)
 from xr_spde.datasets.samples import (
     CATALOGUE,
     DATA_DIR_VARIABLE,
     Sample,
-    cut_mediterranean_adt,
-    cut_navy_winds,
     fetch,
     local_path,
     netcdf_engine,
     open_sample,
-    tidy_alboran_sst,
 )
 from xr_spde.datasets.ssh_challenge import (
     CHALLENGE_BOX,
@@ -32,6 +35,7 @@ __all__ = [
     "cut_navy_winds",
     "fetch",
     "local_path",
+    "make_shallow_water_jets",
     "netcdf_engine",
     "open_sample",
     "open_ssh_challenge",

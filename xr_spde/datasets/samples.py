@@ -7,6 +7,7 @@ checksum).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xr_spde._core.errors import DataUnavailableError, ParameterError, SchemaError, unknown
+from xr_spde._core.errors import DataUnavailableError, ParameterError, unknown
 from xr_spde._core.lazyimport import has_module, require
+from xr_spde.datasets.prepare import (
+    cut_mediterranean_adt,
+    cut_navy_winds,
+    make_shallow_water_jets,
+    tidy_alboran_sst,
+)
 
 if TYPE_CHECKING:
     import pooch
@@ -25,20 +32,17 @@ __all__ = [
     "CATALOGUE",
     "DATA_DIR_VARIABLE",
     "Sample",
-    "cut_mediterranean_adt",
-    "cut_navy_winds",
     "fetch",
     "local_path",
     "netcdf_engine",
     "open_sample",
-    "tidy_alboran_sst",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 DATA_DIR_VARIABLE: Final = "XR_SPDE_DATA_DIR"
 
 _REGISTRY = "datasets_registry.txt"
-_WIND_STEP = 0.002
-_DEGREES: Final[Mapping[str, str]] = {"lon": "degrees_east", "lat": "degrees_north"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Sample:
         Name of the public file in the registry; empty for an embedded set.
     prepare : callable or None
         Leads from the public Dataset to the ready one; None where the file is used as it is.
+    make : callable or None
+        Computes a synthetic set, which is written to the download cache once.
     """
 
     filename: str
@@ -64,125 +70,7 @@ class Sample:
     attribution: str
     public_name: str = ""
     prepare: Callable[[xr.Dataset], xr.Dataset] | None = None
-
-
-def _find(ds: xr.Dataset, what: str, test: Callable[[str], bool]) -> str:
-    found = [str(name) for name in ds.variables if test(str(name).lower())]
-    if len(found) != 1:
-        raise SchemaError(
-            f"looked for one variable with {what}, found {found or 'none'} among "
-            f"{sorted(map(str, ds.variables))}; this is not the public file that was expected"
-        )
-    return found[0]
-
-
-def cut_navy_winds(public: xr.Dataset) -> xr.Dataset:
-    """Cut the monthly surface winds from the public file.
-
-    Eight years (1982 to 1989), longitudes turned to 0 to 357.5, stamps (every 730.5 h in the
-    public file) set to the 15th of each month, values rounded to 0.002 m/s.
-
-    Parameters
-    ----------
-    public : Dataset
-        The zonal and meridional wind (names starting with u and v), (time, y, x), m/s.
-
-    Returns
-    -------
-    Dataset
-        ``u`` and ``v``, float64 (time 96, lat 73, lon 144), m s-1.
-
-    Raises
-    ------
-    SchemaError
-        The variables are not there.
-    """
-    import numpy as np
-    import xarray as xr
-
-    names = {axis: _find(public, f"{axis} first", _wind_test(public, axis)) for axis in "uv"}
-    winds = public[[names["u"], names["v"]]].squeeze()
-    time, lat, lon = winds[names["u"]].dims
-    first = winds[time].values[0].astype("datetime64[M]")
-    months = first + np.arange(winds.sizes[time])
-    stamps = (months.astype("datetime64[D]") + np.timedelta64(14, "D")).astype("datetime64[ns]")
-    ready = xr.Dataset(
-        {
-            short: (
-                ("time", "lat", "lon"),
-                np.round(winds[names[short]].values.astype(float) / _WIND_STEP) * _WIND_STEP,
-                {"units": "m s-1", "standard_name": standard},
-            )
-            for short, standard in (("u", "eastward_wind"), ("v", "northward_wind"))
-        },
-        coords={
-            "time": stamps,
-            "lat": ("lat", winds[lat].values.astype(float), _coordinate_attrs("latitude")),
-            "lon": ("lon", winds[lon].values.astype(float) % 360, _coordinate_attrs("longitude")),
-        },
-    )
-    return ready.sortby("lon").sel(time=slice("1982-01", "1989-12"))
-
-
-def _wind_test(public: xr.Dataset, axis: str) -> Callable[[str], bool]:
-    fields = {str(name).lower() for name in public.data_vars if public[name].ndim >= 3}
-    return lambda name: name in fields and name.startswith(axis)
-
-
-def _coordinate_attrs(standard_name: str) -> dict[str, str]:
-    return {"units": _DEGREES[standard_name[:3]], "standard_name": standard_name}
-
-
-def cut_mediterranean_adt(public: xr.Dataset) -> xr.Dataset:
-    """Cut 61 days of absolute dynamic topography from the public file.
-
-    Days 2005-04-01 to 2005-05-31 of the variable ``adt``; the values are not changed.
-
-    Parameters
-    ----------
-    public : Dataset
-        With ``adt`` (time, latitude, longitude), m.
-
-    Returns
-    -------
-    Dataset
-        ``adt`` (time 61, latitude 128, longitude 344), m.
-
-    Raises
-    ------
-    SchemaError
-        There is no ``adt``.
-    """
-    name = _find(public, "the name adt", lambda lower: lower == "adt")
-    days = public[[name]].sel(time=slice("2005-04-01", "2005-05-31"))
-    return days.transpose("time", "latitude", "longitude").reset_coords(drop=True)
-
-
-def tidy_alboran_sst(public: xr.Dataset) -> xr.Dataset:
-    """Give the Alboran Sea images CF attributes; the values are not changed.
-
-    Parameters
-    ----------
-    public : Dataset
-        With ``SST`` (time, lat, lon), degree Celsius, and ``mask`` (lat, lon).
-
-    Returns
-    -------
-    Dataset
-        The same, with ``units`` and ``standard_name`` in CF spelling.
-
-    Raises
-    ------
-    SchemaError
-        There is no ``SST``.
-    """
-    _find(public, "the name SST", lambda lower: lower == "sst")
-    ready = public.copy()
-    ready["SST"].attrs = {"units": "degC", "standard_name": "sea_surface_temperature"}
-    ready["mask"].attrs = {"long_name": "1 sea, 0 land"}
-    for name, units in _DEGREES.items():
-        ready[name].attrs = {"units": units}
-    return ready
+    make: Callable[[], xr.Dataset] | None = None
 
 
 _COPERNICUS_MARINE = "Generated using E.U. Copernicus Marine Service Information"
@@ -238,6 +126,13 @@ CATALOGUE: Final[Mapping[str, Sample]] = {
         "FNMOC surface winds, NOAA PMEL Ferret data sets, public domain",
         "monthly_navy_winds.cdf",
         cut_navy_winds,
+    ),
+    "shallow_water_jets": Sample(
+        "shallow_water_jets.nc",
+        "Unstable jets in shallow water on the sphere, seven runs of 240 hours: five to learn "
+        "from, one between and one beyond their speeds (synthetic, computed at the first call)",
+        "Computed by xr_spde; the flow is that of Galewsky et al. (2004)",
+        make=make_shallow_water_jets,
     ),
 }
 
@@ -376,12 +271,29 @@ def netcdf_engine(path: Path) -> str:
 
 def _locate(name: str, sample: Sample) -> tuple[Path, bool]:
     """Path of a set, and whether it still has to be prepared."""
+    if sample.make is not None:
+        return _made(sample, sample.make), False
     if not sample.public_name:
         return Path(str(files("xr_spde") / "data" / f"{sample.filename}.gz")), False
     folder = _data_folder()
     if folder is not None and (folder / sample.filename).is_file():
         return folder / sample.filename, False
     return fetch(name), sample.prepare is not None
+
+
+def _made(sample: Sample, make: Callable[[], xr.Dataset]) -> Path:
+    """Path of a synthetic set, in the local data folder or in the cache; computed if in neither."""
+    folder = _data_folder()
+    if folder is not None and (folder / sample.filename).is_file():
+        return folder / sample.filename
+    path = Path(_cache().path) / sample.filename
+    if not path.is_file():
+        _LOG.info("%s is computed once and kept as %s", sample.filename, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")  # whole files only, if two write
+        make().to_netcdf(part, engine="scipy")
+        part.replace(path)
+    return path
 
 
 def open_sample(name: str, *, chunks: int | str | Mapping[str, int] | None = None) -> xr.Dataset:
