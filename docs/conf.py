@@ -105,6 +105,7 @@ RESULTS = {
     "ssh": "Synthetic sea level",
     "theta_table": "Parameters of the prior from observations",
     "gpu": "Graphics card",
+    "shallow_water": "Shallow water on the sphere",
     "climate": "Real data",
     "in_between": "The frame between two images",
     "sequences": "Frames of a sequence",
