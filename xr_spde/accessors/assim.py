@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from xr_spde._core.rng import Seed
-    from xr_spde.assim import Adaptive, NeuralSolver
+    from xr_spde.assim import Adaptive
 
 __all__ = ["AssimDataArrayAccessor", "AssimDatasetAccessor", "AssimFigures"]
 
@@ -78,12 +78,13 @@ class AssimAccessor(Generic[Obj]):
             With ``prior=`` or ``model=`` it may be left out: the object then is the observations.
         method : {"auto", "letkf", "etkf", ..., "oi", "oi-gaussian"}
             "auto" is "letkf" for ensembles and "oi", exact conditioning, for parameters and
-            priors; "oi-gaussian" is the baseline of the mapping challenges, and "4dvarnet" needs
-            ``model=``.
+            priors; "oi-gaussian" is the baseline of the mapping challenges, and "4dvarnet" and
+            "kalman" need ``model=``.
         prior : Dataset, optional
             Of a field in space and time, as `spde_prior` returns it.
-        model : NeuralSolver, str or path, optional
-            A trained solver of maps in space and time, such as "sea-level".
+        model : NeuralSolver, LatentModel, str or path, optional
+            A trained solver of maps in space and time, such as "sea-level"; or a latent model,
+            with this object as its first guess of one time.
         dim : str, optional
             Dimension of the members.
         obs_error : float, array_like, AlongTrack, ErrorModel or mapping, optional
@@ -226,24 +227,23 @@ class AssimAccessor(Generic[Obj]):
             **settings,
         )
 
-    def fit(
-        self, observations: Any = None, *, method: str = "4dvarnet", **settings: Any
-    ) -> NeuralSolver:
-        """Fit a network that interpolates in space and time.
+    def fit(self, observations: Any = None, *, method: str = "4dvarnet", **settings: Any) -> Any:
+        """Fit a network that interpolates in space and time, or a latent model.
 
         Parameters
         ----------
         observations : DataArray, Dataset or sequence of these, optional
             Of this truth; by default simulated along the tracks of missions. Left out too where
             this object is the observations, with ``loss="unsupervised"``.
-        method : {"4dvarnet"}, default "4dvarnet"
-            A variational solver of learned steps and prior.
+        method : {"4dvarnet", "lainr", "pod", "cae", "aeflow", "auto"}, default "4dvarnet"
+            A variational solver of learned steps and prior, or a latent model of this series.
         **settings
-            See `xr_spde.assim.neural_settings.FitSettings`.
+            See `xr_spde.assim.neural_settings.FitSettings` and, of latent models,
+            `xr_spde.assim.latent.settings.LatentSettings`.
 
         Returns
         -------
-        NeuralSolver
+        NeuralSolver or LatentModel
             For ``model=`` of `assimilate`; see `xr_spde.assim.fit`.
         """
         from xr_spde import assim

@@ -11,6 +11,8 @@ from xr_spde.assim.assimilate import assimilate
 from xr_spde.assim.correlated import AlongTrack
 from xr_spde.assim.cycle import cycle, steps
 from xr_spde.assim.inflation import Adaptive
+from xr_spde.assim.latent.model import LatentModel
+from xr_spde.assim.latent.storage import load_model
 from xr_spde.assim.neural_fit import fit
 from xr_spde.assim.neural_solver import NeuralSolver, load_solver
 from xr_spde.assim.observations import read_observations
@@ -24,10 +26,12 @@ from xr_spde.assim.screening import superob, thin
 __all__ = [
     "Adaptive",
     "AlongTrack",
+    "LatentModel",
     "NeuralSolver",
     "assimilate",
     "cycle",
     "fit",
+    "load_model",
     "load_solver",
     "read_observations",
     "recalibrate",

@@ -20,6 +20,8 @@ from xr_spde.assim.ensembles import pair, read_ensemble
 from xr_spde.assim.filters import FILTERS
 from xr_spde.assim.inflation import Adaptive, check_inflation, check_share
 from xr_spde.assim.kriging import condition
+from xr_spde.assim.latent.apply import dispatch
+from xr_spde.assim.latent.model import LatentModel
 from xr_spde.assim.localization import TAPERS, check_radius
 from xr_spde.assim.mapping import MAPPINGS, interpolate
 from xr_spde.assim.neural_apply import NEURAL, apply_solver
@@ -32,7 +34,7 @@ from xr_spde.models import Buffer
 
 __all__ = ["METHODS", "assimilate"]
 
-METHODS = ("auto", "letkf", *FILTERS, "oi", "oi-gaussian", NEURAL)
+METHODS = ("auto", "letkf", *FILTERS, "kalman", "oi", "oi-gaussian", NEURAL)
 """Methods by name."""
 
 Given = xr.DataArray | xr.Dataset | Observations
@@ -97,16 +99,18 @@ def assimilate(
         `xr_spde.assim.observations.read_observations`. For an ensemble of several variables, named
         like the one that was observed, or a mapping by name. Read at once.
     method : {"auto", "letkf", "etkf", "denkf", "enkf", "serial", "senkf", "etkf-q", "oi", \
-            "oi-gaussian", "4dvarnet"}
+            "oi-gaussian", "4dvarnet", "kalman"}
         "auto" is "letkf" for ensembles, the only one that is localised; the others are global
         (:mod:`xr_spde.assim.filters`) and belong to ensembles with more members than the fields
         have degrees of freedom. Parameters and priors know "oi"; "oi-gaussian" is the baseline of
-        the mapping challenges; "4dvarnet" is that of a ``model=``.
+        the mapping challenges; "4dvarnet" and "kalman" are of a ``model=``.
     prior : Dataset, optional
         Of a field in space and time.
-    model : NeuralSolver, str or path, optional
+    model : NeuralSolver, LatentModel, str or path, optional
         A trained solver, such as `xr_spde.assim.load_solver` returns it, or its name; see
-        `xr_spde.assim.neural_apply.apply_solver` for its arguments and what is returned.
+        `xr_spde.assim.neural_apply.apply_solver` for its arguments and what is returned. Or a
+        latent model, which takes `obj` for a first guess of one time; see
+        `xr_spde.assim.latent.apply.assimilate_latent`.
     dim : str, optional
         Dimension of the members.
     obs_error : float, array_like, AlongTrack, ErrorModel or mapping, optional
@@ -206,6 +210,8 @@ def assimilate(
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     given = locals()
+    if isinstance(model, LatentModel):
+        return dispatch(obj, obs, given, {**_ENSEMBLE, **_EXACT, **_OF_READING, "prior": None})
     if model is not None or method == NEURAL:
         return _solved(obj, obs, given)
     if prior is not None or method == "oi-gaussian" or is_prior(obj):
@@ -218,6 +224,8 @@ def assimilate(
     if obs is None:
         raise ParameterError("obs is missing; expected observations, or prior= beside them")
     exact = isinstance(obj, xr.Dataset) and is_parameters(obj)
+    if method == "kalman":
+        raise ParameterError('method="kalman" needs model=, a latent model of linear dynamics')
     _refuse(given, _ENSEMBLE if exact else _EXACT, exact=exact)
     if exact:
         if method not in ("auto", "oi"):

@@ -15,6 +15,9 @@ import numpy as np
 from xr_spde._core.errors import ParameterError, unknown
 from xr_spde._core.lazyimport import require
 from xr_spde._core.rng import resolve_seed
+from xr_spde.assim.latent.fit import METHODS as LATENT
+from xr_spde.assim.latent.fit import fit_latent
+from xr_spde.assim.latent.settings import latent_settings
 from xr_spde.assim.neural_priors import RandomPriorSource, matched_theta
 from xr_spde.assim.neural_series import Series, read_series
 from xr_spde.assim.neural_settings import FitSettings, settings_of
@@ -26,30 +29,34 @@ _SAMPLES = 24
 _CARD = "xr_spde.assim.fit"
 
 
-def fit(
-    obj: Any, observations: Any = None, *, method: str = "4dvarnet", **settings: Any
-) -> NeuralSolver:
-    """Fit a network to a truth and what is observed of it, or to observations alone.
+def fit(obj: Any, observations: Any = None, *, method: str = "4dvarnet", **settings: Any) -> Any:
+    """Fit a model to a truth and what is observed of it, or to observations alone.
 
     Parameters
     ----------
     obj : DataArray (time, Y, X), sequence of these, or Dataset
         The truth: one series, several, or with a further dimension of runs; read window by window,
         so that it may be larger than memory. Or the observations, gridded or along tracks, where
-        nothing else is known and ``loss="unsupervised"``.
+        nothing else is known and ``loss="unsupervised"``. Of latent methods fields
+        (..., time, Y, X): several variables, levels and members as they are; NaN is missing.
     observations : DataArray, Dataset or sequence of these, optional
         Of the truth: gridded on its grid with NaN, or points with times. By default simulated along
         the tracks of missions, with new errors in every window.
-    method : {"4dvarnet"}, default "4dvarnet"
-        A variational solver of learned steps and prior.
+    method : {"4dvarnet", "lainr", "pod", "cae", "aeflow", "auto"}, default "4dvarnet"
+        A variational solver of learned steps and prior. Or a latent model: "lainr" represents
+        fields by a network of the coordinates, "pod" by their leading modes, "cae" and "aeflow" by
+        auto-encoders, all with dynamics of their codes; "auto" fits "pod" and "lainr" and keeps
+        what forecasts held-out times better, and says so.
     **settings
-        See `xr_spde.assim.neural_settings.FitSettings`: ``missions``, ``noise``, ``tasks``,
-        ``window``, ``patch``, ``loss``, ``spde_prior``, ``theta``, ``network``, ``start``,
-        ``steps``, ``folder``, ``seed`` and more.
+        Of latent methods see `xr_spde.assim.latent.settings.LatentSettings`: ``code``,
+        ``dynamics``, ``model_error``, ``held``, ``climatology``, ``network``, ``folder``, ``seed``
+        and more. Of "4dvarnet" see `xr_spde.assim.neural_settings.FitSettings`: ``missions``,
+        ``noise``, ``tasks``, ``window``, ``patch``, ``loss``, ``spde_prior``, ``theta``,
+        ``network``, ``start``, ``steps``, ``folder``, ``seed`` and more.
 
     Returns
     -------
-    NeuralSolver
+    NeuralSolver or LatentModel
         For ``model=`` of `assimilate`; its card says how it was trained and what it reaches on the
         times that were held out, as root mean square errors in units of its scale.
 
@@ -82,8 +89,10 @@ def fit(
     >>> model.steps, model.tasks
     (5, ('mapping', 'nrt', 'forecast'))
     """
+    if method in LATENT:
+        return fit_latent(obj, observations, latent_settings(settings), method)
     if method not in METHODS:
-        raise unknown("method", method, METHODS)
+        raise unknown("method", method, (*METHODS, *LATENT))
     return METHODS[method](obj, observations, settings_of(settings))
 
 

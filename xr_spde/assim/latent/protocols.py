@@ -51,6 +51,7 @@ class StateMap(Protocol):
         points: Array | None = None,
         weights: Array | None = None,
         *,
+        noise: Array | float | None = None,
         start: Array | None = None,
         prior: bool = True,
     ) -> Array:
@@ -65,6 +66,9 @@ class StateMap(Protocol):
         weights : ndarray (P,) or (P, c), optional
             Of the squared misfits; they need not sum to one. By default those of the training at
             its own points, equal ones elsewhere.
+        noise : float or ndarray (c,) or (P, c), optional
+            Variance of the errors of the values, which the prior is weighed against; by default
+            small, as of values without errors.
         start : ndarray (B, n), optional
             First guess of the codes; by default the mean.
         prior : bool, default True
