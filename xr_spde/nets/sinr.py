@@ -223,7 +223,7 @@ class Sinr(nn.Module):
         if not self.affine:
             return self._recurrence(parts, self.filters(functions))[0]
         batch, variables, _ = parts.shape
-        rows, constant = self._sweep(self.filters(functions))
+        rows, constant = self.sweep(functions)
         features, maps = rows.shape[1], self.shift_weight.shape[1]
         many = batch * variables * (features - self.reads) > features * self.reads * maps
         if many:  # cheaper through the modes
@@ -255,7 +255,7 @@ class Sinr(nn.Module):
             raise ParameterError(
                 'modulation="product" is not affine in the code and has no modes; take jacobian'
             )
-        return self._assemble(*self._sweep(self.filters(functions)))
+        return self._assemble(*self.sweep(functions))
 
     def jacobian(self, code: Tensor, functions: Tensor) -> tuple[Tensor, Tensor]:
         """Decode one code with the derivatives by it, in closed form.
@@ -347,8 +347,20 @@ class Sinr(nn.Module):
         weight = self.shift_weight.expand(-1, parts.shape[1], -1, -1)
         return torch.einsum("ikhw,bkw->bkih", weight, parts) + bias.transpose(0, 1)
 
-    def _sweep(self, filters: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows r ``(P, depth * width)`` and the constant ``(P,)`` of the affine form."""
+    def sweep(self, functions: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the rows r of the affine form, which no code changes.
+
+        Parameters
+        ----------
+        functions : Tensor (depth + 1, P, q)
+            Of `functions`.
+
+        Returns
+        -------
+        rows : Tensor (P, depth * width)
+        constant : Tensor (P,)
+        """
+        filters = self.filters(functions)
         weight = self._read()
         rows: list[Tensor] = []
         back = weight[-1].expand_as(filters[0])
