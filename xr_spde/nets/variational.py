@@ -5,10 +5,10 @@ spread by the covariance C of the stationary prior, and where observations are; 
 it fields a and b, and with them the direction ``u = C a + b``. What an observation says reaches a
 correlation length in one iteration, where the gradient alone reaches a cell.
 
-With ``update="search"`` (quadratic costs) the two parts, :data:`DIRECTIONS`, are conjugated against
-all former ones and followed to the minimum along them, in closed form: the cost falls at every
-iteration whatever the network says, on any domain, though the error may rise in more iterations
-than were trained. With ``update="decay"`` the network alone decides,
+With ``update="search"`` (quadratic costs) the two parts are conjugated against all former ones and
+followed to the minimum along them, in closed form: the cost falls at every iteration whatever the
+network says, on any domain, though the error may rise in more iterations than were trained. With
+``update="decay"`` the network alone decides,
 ``x <- x - u / (k + 1) - rate (k + 1) / K g``, and with "mean" ``x <- x - u / K``, as in the source.
 
 References
@@ -21,42 +21,30 @@ conjugate gradients).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xr_spde._core.errors import ParameterError, unknown
+from xr_spde._core.errors import ParameterError
 from xr_spde.nets.auto_encoder import BilinearAutoEncoder
 from xr_spde.nets.blocks import check_sizes
-from xr_spde.nets.convlstm import ConvLSTM, State
+from xr_spde.nets.convlstm import ConvLSTM
 from xr_spde.nets.refinement import Refinement
-from xr_spde.nets.stationary import BOUNDARIES, constant_theta
+from xr_spde.nets.stationary import constant_theta
 from xr_spde.nets.variational_cost import Problem
+from xr_spde.nets.variational_options import check_names, check_refined
+from xr_spde.nets.variational_steps import LearnedSteps
 from xr_spde.nets.variational_window import Window
 
-__all__ = ["DIRECTIONS", "PRECONDITIONERS", "PRIORS", "UPDATES", "VariationalSolver"]
+__all__ = ["VariationalSolver"]
 
-PRIORS = ("auto-encoder", "spde", "both")
-"""A learned projection, the SPDE, or the sum of their costs."""
-
-PRECONDITIONERS = ("stationary", "none")
-"""Spread gradients by the covariance of the stationary prior, or leave them as they are."""
-
-UPDATES = ("search", "decay", "mean")
-"""Lengths of steps: to the minimum; one over their number; one over the number of iterations."""
-
-DIRECTIONS = ("free", "observed")
-"""``C (g + a)`` and b; or ``C (g + a)`` and ``C^(1/2) (g + b)`` with a and b at observed cells.
-
-The first learns to lower J most. The second stays near what the minimum is made of, the covariance
-of the prior times a field at observed cells: untrained it is a conjugate gradient with two
-preconditioners, and its error keeps falling in more iterations than were trained."""
-
-_TINY = 1e-30
+_MOST = 8.0
+"""Bound of the logarithm of a deviation; untrained it is that of a quarter of it, negative."""
 
 
-class VariationalSolver(nn.Module):
+class VariationalSolver(LearnedSteps):
     """Interpolates windows of observations in a fixed number of iterations.
 
     Parameters
@@ -72,7 +60,7 @@ class VariationalSolver(nn.Module):
     coarsen : int, default 1
         See `xr_spde.nets.convlstm.ConvLSTM`.
     prior : {"spde", "auto-encoder", "both"}, default "spde"
-        See :data:`PRIORS`.
+        See `xr_spde.nets.variational_options.PRIORS`.
     alpha : {4, 2}, default 4
         Power of the SPDE.
     theta : mapping or sequence, optional
@@ -81,10 +69,10 @@ class VariationalSolver(nn.Module):
     boundary : {"neumann", "dirichlet", "periodic"}, default "neumann"
         Of the domain.
     preconditioner : {"stationary", "none"}, default "stationary"
-        See :data:`PRECONDITIONERS`.
+        See `xr_spde.nets.variational_options.PRECONDITIONERS`.
     update : {"search", "decay", "mean"}, optional
-        See :data:`UPDATES`; by default "search" for the SPDE prior and "decay" for the others,
-        whose cost is not quadratic.
+        See `xr_spde.nets.variational_options.UPDATES`; by default "search" for the SPDE prior and
+        "decay" for the others, whose cost is not quadratic.
     rate : float, default 0.0
         Of the plain gradient that "decay" adds.
     parameters : bool, default False
@@ -100,7 +88,19 @@ class VariationalSolver(nn.Module):
     truncate : int, optional
         Iterations after which the graph of the training gradient is cut; never by default.
     directions : {"free", "observed"}, default "free"
-        See :data:`DIRECTIONS`; "observed" needs a search.
+        See `xr_spde.nets.variational_options.DIRECTIONS`; "observed" needs a search.
+    nodes : int, default 1
+        Cells of a side of the squares in whose middles the unknowns of the iterations stand; 2
+        makes them four times cheaper, and cells take their values by cubic convolution. Parameters
+        stay those of cells.
+    times : bool, default False
+        Whether observations count at their times within a step (`Window.offset`), linearly between
+        the steps, or all at the step itself.
+    representation : float, default 0.0
+        Standard deviation, in units of the scale, of what is added to the errors of observations.
+    deviation : bool, default False
+        Whether the network after the last iteration tells the standard deviation of what is left
+        too; see :meth:`estimate`.
 
     Attributes
     ----------
@@ -118,7 +118,8 @@ class VariationalSolver(nn.Module):
     --------
     >>> import torch
     >>> from xr_spde.nets.variational import VariationalSolver
-    >>> from xr_spde.nets.variational_window import Window
+    >>> from xr_spde.nets.variational_steps import LearnedSteps
+    from xr_spde.nets.variational_window import Window
     >>> solver = VariationalSolver(3, iterations=4, hidden=8).eval()
     >>> mask = torch.zeros(1, 3, 20, 25, dtype=torch.bool)
     >>> mask[:, :, 10] = True
@@ -153,17 +154,23 @@ class VariationalSolver(nn.Module):
         depth: int = 4,
         truncate: int | None = None,
         directions: str = "free",
+        nodes: int = 1,
+        times: bool = False,
+        representation: float = 0.0,
+        deviation: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes(steps=steps, iterations=iterations, truncate=truncate or 1)
+        check_sizes(steps=steps, iterations=iterations, truncate=truncate or 1, nodes=nodes)
+        check_refined(prior, refine, nodes=nodes, deviation=deviation)
         update = update or ("search" if prior == "spde" else "decay")
-        _check(prior, alpha, boundary, preconditioner, update, directions)
+        check_names(prior, alpha, boundary, preconditioner, update, directions)
         self.options: dict[str, Any] = {
             "steps": steps, "iterations": iterations, "hidden": hidden, "dropout": dropout,
             "coarsen": coarsen, "prior": prior, "alpha": alpha, "theta": constant_theta(theta),
             "boundary": boundary, "preconditioner": preconditioner, "update": update,
             "rate": float(rate), "parameters": parameters, "width": width, "refine": refine,
-            "depth": depth, "truncate": truncate, "directions": directions,
+            "depth": depth, "truncate": truncate, "directions": directions, "nodes": nodes,
+            "times": times, "representation": float(representation), "deviation": deviation,
         }  # fmt: skip
         self.spread = preconditioner == "stationary"
         # gradient, observed, sea; gradient spread; logarithms, drift and tensor
@@ -173,11 +180,19 @@ class VariationalSolver(nn.Module):
         self.projection = None if prior == "spde" else BilinearAutoEncoder(steps, width)
         self.log_weight = nn.Parameter(torch.zeros(())) if self.projection else None
         if refine:
-            # fields, innovations and these spread; observed, sea and parameters
-            seen = (4 if self.spread else 3) * steps + 1 + (7 if parameters else 0)
-            self.refine = Refinement(seen, refine, steps, depth=depth, coarsen=coarsen)
+            # innovations, trust, times; sea and parameters; and fields, where nodes are cells with
+            # innovations that were spread
+            seen = (3 if times else 2) * steps + 1 + (7 if parameters else 0)
+            fields = steps if nodes > 1 or not self.spread else 2 * steps
+            self.refine = Refinement(
+                seen + (fields if nodes == 1 else 0), refine, (2 if deviation else 1) * steps,
+                depth=depth, coarsen=nodes if nodes > 1 else coarsen,
+                more=fields if nodes > 1 else 0,
+            )  # fmt: skip
 
-    def problem(self, window: Window, theta: Tensor | None = None) -> Problem:
+    def problem(
+        self, window: Window, theta: Tensor | None = None, *, nodes: int | None = None
+    ) -> Problem:
         """Return the cost of a window, with what is prepared once for it.
 
         Parameters
@@ -186,6 +201,8 @@ class VariationalSolver(nn.Module):
             Observations.
         theta : Tensor (B, 8, S, ny, nx), optional
             Parameters of the SPDE in cells and steps; the constant ones by default.
+        nodes : int, optional
+            Cells of a side of the squares of the unknowns; those of the solver by default.
 
         Returns
         -------
@@ -200,11 +217,14 @@ class VariationalSolver(nn.Module):
             raise ParameterError(
                 f"the window has {window.shape[1]} steps; this solver takes {self.options['steps']}"
             )
+        if not self.options["times"]:
+            window = replace(window, offset=None)
         return Problem(
             window, theta, self.options["theta"], alpha=self.options["alpha"],
             boundary=self.options["boundary"], spde=self.options["prior"] != "auto-encoder",
-            projection=self.projection,
+            projection=self.projection, nodes=nodes or self.options["nodes"],
             weight=None if self.log_weight is None else self.log_weight.exp(),
+            representation=self.options["representation"],
         )  # fmt: skip
 
     def cost(self, x: Tensor, window: Window, theta: Tensor | None = None) -> Tensor:
@@ -223,7 +243,7 @@ class VariationalSolver(nn.Module):
         -------
         Tensor (B,)
         """
-        return self.problem(window, theta).cost(x)
+        return self.problem(window, theta, nodes=1).cost(x)
 
     def forward(
         self, window: Window, theta: Tensor | None = None, start: Tensor | None = None
@@ -246,154 +266,113 @@ class VariationalSolver(nn.Module):
             Anomalies, zero on land, in at least single precision. Without gradients under
             ``torch.no_grad()``; there every iteration forgets how it came about.
         """
+        return self.estimate(window, theta, start)[0]
+
+    def estimate(
+        self, window: Window, theta: Tensor | None = None, start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Interpolate, and tell how sure that is.
+
+        Parameters
+        ----------
+        window, theta, start
+            As for a call.
+
+        Returns
+        -------
+        mean : Tensor (B, T, ny, nx)
+        deviation : Tensor (B, T, ny, nx) or None
+            Standard deviation of its errors, for a solver that has learned it (`deviation`).
+        """
+        return self.refined(*self.searched(window, theta, start))
+
+    def searched(
+        self, window: Window, theta: Tensor | None = None, start: Tensor | None = None
+    ) -> tuple[Problem, Tensor]:
+        """Interpolate by the iterations alone.
+
+        Parameters
+        ----------
+        window, theta, start
+            As for a call.
+
+        Returns
+        -------
+        problem : xr_spde.nets.variational_cost.Problem
+        x : Tensor (B, T, rows, columns)
+            Last iterate, at nodes.
+        """
         with torch.autocast(window.obs.device.type, enabled=False):
             problem = self.problem(window, theta)
-            given = self._given(problem)
-            weight = self._weight(problem)
             if start is None:
-                start = self._interpolated(problem, weight, problem.observed)
+                start = self._interpolated(problem, problem.observed)
             x = problem.sea * start
         search = self.options["update"] == "search"
-        x = (self._search if search else self._descend)(problem, x, given)
-        return x + self._refined(problem, x, weight, given) if self.options["refine"] else x
+        given = self._given(problem, problem.window)
+        return problem, (self._search if search else self._descend)(problem, x, given)
 
-    def _weight(self, problem: Problem) -> Tensor:
-        """Weight of each observation, over what it shares with its neighbours."""
+    def refined(self, problem: Problem, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Correct the last iterate from what it leaves of the observations.
+
+        Parameters
+        ----------
+        problem : xr_spde.nets.variational_cost.Problem
+            Of the window.
+        x : Tensor (B, T, rows, columns)
+            At nodes, as from :meth:`searched`.
+
+        Returns
+        -------
+        mean, deviation
+            As from :meth:`estimate`.
+        """
+        mean = problem.cells(x)
+        if not self.options["refine"]:
+            return mean, None
+        window, kind = problem.given, x.dtype
+        left = window.mask * (problem.values - problem.observe(x))
+        features, more = [left, self._given(problem, window)], None
+        if self.options["times"]:
+            offset = window.offset
+            features.append(torch.zeros_like(left) if offset is None else offset.to(kind))
+        if self.options["nodes"] > 1:
+            more = x
+        else:
+            features.insert(0, mean)
+            if self.spread:
+                with torch.autocast(x.device.type, enabled=False):
+                    features.insert(2, self._interpolated(problem, left))
+        found = self.refine(torch.cat(features, 1), more).to(kind)
+        sea = window.sea[:, None]
+        if not self.options["deviation"]:
+            return mean + sea * found, None
+        found, log = found.chunk(2, 1)
+        return mean + sea * found, sea * (log.clamp(-_MOST, _MOST) - _MOST / 4.0).exp()
+
+    def _interpolated(self, problem: Problem, values: Tensor) -> Tensor:
+        """Values at the observations, spread if there is a preconditioner.
+
+        Each has a weight over what it shares with its neighbours, at least its own variance, where
+        the covariance has negative lobes.
+        """
         seen = problem.window.mask.to(problem.observed.dtype)
         if not self.spread:
-            return seen
+            return seen * values
         noise = problem.window.variance.to(seen.dtype)
-        # at least its own variance, where the covariance has negative lobes
-        return seen / (torch.maximum(problem.spread(seen), problem.spread_variance()) + noise)
+        shared = torch.maximum(problem.spread(seen), problem.spread_variance())
+        return problem.spread(seen / (shared + noise) * values)
 
-    def _interpolated(self, problem: Problem, weight: Tensor, values: Tensor) -> Tensor:
-        """Weighed values at the observations, spread if there is a preconditioner."""
-        return problem.spread(weight * values) if self.spread else weight * values
-
-    def _refined(self, problem: Problem, x: Tensor, weight: Tensor, given: Tensor) -> Tensor:
-        """Correction of the last iterate from what it leaves of the observations."""
-        left = problem.window.mask * (problem.observed - x)
-        features = [x, left, given]
-        if self.spread:
-            with torch.autocast(x.device.type, enabled=False):
-                features.insert(2, self._interpolated(problem, weight, left))
-        found: Tensor = self.refine(torch.cat(features, 1)).to(x.dtype)
-        return problem.sea * found
-
-    def _given(self, problem: Problem) -> Tensor:
-        """Features that stay the same: observed, sea and parameters (B, ., ny, nx)."""
-        trust = problem.window.mask / (1.0 + problem.window.variance)
-        features = [trust.to(problem.sea.dtype), problem.sea]
+    def _given(self, problem: Problem, window: Window) -> Tensor:
+        """Features that stay the same: trust in observations, sea and parameters (B, ., ny, nx)."""
+        level = self.options["representation"] ** 2 or 1.0
+        trust = window.mask / (1.0 + window.variance / level)
+        sea = window.sea[:, None]
+        features = [trust.to(problem.sea.dtype), sea.to(problem.sea.dtype)]
         if self.options["parameters"]:
             kappa, tau, m1, m2, v1, v2, gamma, beta = problem.theta.mean(2).unbind(1)
             h11, h22, h12 = gamma + beta * v1**2, gamma + beta * v2**2, beta * v1 * v2
-            maps = [kappa.log(), tau.log(), m1, m2, h11.log(), h22.log(), h12]
-            features.append(problem.sea * torch.stack(maps, 1))
+            maps = torch.stack([kappa.log(), tau.log(), m1, m2, h11.log(), h22.log(), h12], 1)
+            if maps.shape[-2:] != sea.shape[-2:]:
+                maps = problem.cells(maps)
+            features.append(sea * maps)
         return torch.cat(features, 1)
-
-    def _fields(
-        self, problem: Problem, g: Tensor, given: Tensor, state: State | None
-    ) -> tuple[list[Tensor], State]:
-        """Directions (B, T, ny, nx) that the network makes of a gradient of unit size."""
-        inputs = [g]
-        if self.spread:
-            wide = problem.scaled(g)
-            inputs.append(wide / _rms(wide))
-        out, state = self.lstm(torch.cat([*inputs, given], 1), state)
-        parts = list(out.to(g.dtype).split(g.shape[1], 1))
-        powers = [1.0, 0.0]
-        with torch.autocast(g.device.type, enabled=False):
-            if self.options["directions"] == "observed":
-                seen = problem.window.mask
-                parts = [g + seen * parts[0], *(seen * (g + part) for part in parts[1:])]
-                powers = [1.0, 0.5]
-            elif self.options["update"] == "search" and self.spread:
-                parts[0] = g + parts[0]  # a search measures the length of any step
-            if self.spread:
-                pairs = zip(parts, powers, strict=True)
-                parts = [problem.scaled(part, w) if w else part for part, w in pairs]
-            return [problem.sea * part for part in parts], state
-
-    def _descend(self, problem: Problem, x: Tensor, given: Tensor) -> Tensor:
-        """Follow the network's directions by fixed lengths."""
-        graph, state, scale = torch.is_grad_enabled(), None, None
-        count, options = self.options["iterations"], self.options
-        for k in range(count):
-            if not graph or 0 < k == self._last_cut:
-                x, state = x.detach(), _detached(state)
-            learning = graph and k >= self._last_cut
-            with torch.set_grad_enabled(learning):
-                g = problem.gradient(x, create_graph=learning)
-                scale = _rms(g).detach() if scale is None else scale
-                parts, state = self._fields(problem, g / scale, given, state)
-                length = 1.0 / (k + 1) if options["update"] == "decay" else 1.0 / count
-                x = x - length * torch.stack(parts).sum(0)
-                if options["rate"]:
-                    x = x - options["rate"] * (k + 1) / count * g
-        return x
-
-    def _search(self, problem: Problem, x: Tensor, given: Tensor) -> Tensor:
-        """Follow the network's directions to the minimum, each conjugate to all before."""
-        graph, state = torch.is_grad_enabled(), None
-        known: list[tuple[Tensor, Tensor, Tensor]] = []
-        g = problem.gradient(x, create_graph=graph)
-        for k in range(self.options["iterations"]):
-            if not graph or 0 < k == self._last_cut:
-                x, g, state = x.detach(), g.detach(), _detached(state)
-                known = [(p.detach(), q.detach(), w.detach()) for p, q, w in known]
-            with torch.set_grad_enabled(graph and k >= self._last_cut):
-                parts, state = self._fields(problem, g / _rms(g), given, state)
-                for part in parts:
-                    p, q = part, problem.product(part)
-                    for old, pushed, curvature in known:
-                        share = _dot(q, old) / curvature
-                        p, q = p - share * old, q - share * pushed
-                    curvature = _dot(p, q).clamp_min(_TINY)
-                    length = _dot(p, g) / curvature
-                    x, g = x - length * p, g - length * q
-                    known.append((p, q, curvature))
-        return x
-
-    @property
-    def _last_cut(self) -> int:
-        """Iteration before which no gradient of the training reaches."""
-        every = self.options["truncate"]
-        return (self.options["iterations"] - 1) // every * every if every else 0
-
-
-def _check(
-    prior: str, alpha: int, boundary: str, preconditioner: str, update: str, directions: str
-) -> None:
-    """Refuse unknown names, and a search where the cost is not quadratic."""
-    for kind, given, names in (
-        ("prior", prior, PRIORS),
-        ("boundary", boundary, BOUNDARIES),
-        ("preconditioner", preconditioner, PRECONDITIONERS),
-        ("update", update, UPDATES),
-        ("directions", directions, DIRECTIONS),
-    ):
-        if given not in names:
-            raise unknown(kind, given, names)
-    if alpha not in (2, 4):
-        raise unknown("alpha", alpha, ("2", "4"))
-    if update == "search" and prior != "spde":
-        raise ParameterError(
-            f'update="search" with prior={prior!r}: the cost of a learned prior is not quadratic; '
-            'give update="decay", or prior="spde"'
-        )
-    if directions == "observed" and update != "search":
-        raise ParameterError(f'directions="observed" with update={update!r}: give update="search"')
-
-
-def _rms(x: Tensor) -> Tensor:
-    """Root mean square of each window (B, 1, 1, 1), never zero."""
-    return (x**2).mean((1, 2, 3), keepdim=True).sqrt().clamp_min(_TINY)
-
-
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    """Scalar product of each window (B, 1, 1, 1)."""
-    return (x * y).sum((1, 2, 3), keepdim=True)
-
-
-def _detached(state: State | None) -> State | None:
-    return None if state is None else (state[0].detach(), state[1].detach())

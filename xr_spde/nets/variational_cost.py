@@ -7,6 +7,8 @@ r"""The variational cost of a window: observations against a prior.
            + w \sum (x - \Phi(x))^2\Big) \quad\text{(auto-encoder)}
 
 With the SPDE prior the cost is that of optimal interpolation; its minimum is the posterior mean.
+There x may be given at fewer nodes than there are cells, and observations at times between steps:
+:math:`(y - H x)^2` with :class:`xr_spde.nets.observing.Observing`.
 With the learned prior only the relative precision of the observations counts, and the weight w is
 learned.
 
@@ -24,13 +26,35 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
 from xr_spde._core.errors import ParameterError
+from xr_spde.nets.observing import Observing
 from xr_spde.nets.spde_terms import SpdePrior
 from xr_spde.nets.stationary import CHANNELS, StationaryPrior
 from xr_spde.nets.variational_window import Window
 
 __all__ = ["Problem"]
+
+
+_DRY = 1e-5
+
+
+def _at_nodes(theta: Tensor, sea: Tensor, size: int) -> Tensor:
+    """Means of parameters (B, 8, S, ny, nx) over squares of cells at sea, in nodes and steps."""
+    sets, ny, nx = theta.shape[2:]
+    edge = (0, -nx % size, 0, -ny % size)
+    wet = sea[:, None].to(theta.dtype)
+    share = F.avg_pool2d(F.pad(wet, edge), size).clamp_min(1e-6)[:, :, None]
+    # what stands on land may be anything
+    known = torch.where(sea[:, None, None], theta, 0.0).flatten(1, 2)
+    mean = F.avg_pool2d(F.pad(known, edge), size).unflatten(1, (len(CHANNELS), sets)) / share
+    dry = share <= _DRY
+    usual = (mean * ~dry).sum((-3, -2, -1), True) / (sets * (~dry).sum((-3, -2, -1), True))
+    mean = torch.where(dry, usual, mean)
+    powers = {"tau": -1, "m1": -1, "m2": -1, "gamma": -2, "beta": -2}
+    scale = theta.new_tensor([float(size) ** powers.get(name, 0) for name in CHANNELS])
+    return mean * scale[None, :, None, None, None]
 
 
 class _SelfAdjoint(torch.autograd.Function):
@@ -72,6 +96,21 @@ class Problem:
         The auto-encoder, if it is a prior.
     weight : Tensor (), optional
         Of the distance to its projection.
+    nodes : int, default 1
+        Cells of a side of the squares in whose middles the unknowns stand.
+    representation : float, default 0.0
+        Standard deviation of what the unknowns cannot represent, added to all errors in square.
+
+    Attributes
+    ----------
+    window : Window
+        Observations, put together at nodes.
+    given : Window
+        Observations, as given.
+    precision, values : Tensor
+        Inverse variances of the errors, and observations, at cells.
+    sea, observed, theta : Tensor
+        At nodes: what is sea, observations, and the parameters in nodes and steps.
 
     Raises
     ------
@@ -90,14 +129,20 @@ class Problem:
         spde: bool,
         projection: Callable[[Tensor], Tensor] | None = None,
         weight: Tensor | None = None,
+        nodes: int = 1,
+        representation: float = 0.0,
     ) -> None:
         batch, steps, ny, nx = window.shape
-        self.window, self.alpha, self.boundary = window, alpha, boundary
+        self.given, self.window = window, window.coarsened(nodes)
+        self.alpha, self.boundary = alpha, boundary
         self.spde, self.projection, self.weight = spde, projection, weight
         kind = torch.promote_types(window.obs.dtype, torch.float32)
-        self.sea = window.sea[:, None].to(kind)
-        self.observed = window.obs.to(kind)
-        self.precision = window.mask / window.variance.to(kind)
+        self.sea = self.window.sea[:, None].to(kind)
+        self.observed, self.values = self.window.obs.to(kind), window.obs.to(kind)
+        self.precision = window.mask / (window.variance.to(kind) + representation**2)
+        self.observing = None
+        if nodes > 1 or window.offset is not None:
+            self.observing = Observing(window, nodes, self.sea, boundary)
         if theta is None:
             numbers = self.observed.new_tensor([constants[name] for name in CHANNELS])
             theta = numbers[None, :, None, None, None].expand(batch, -1, 1, ny, nx)
@@ -107,7 +152,7 @@ class Problem:
                 f"theta is {tuple(theta.shape)}; expected {(batch, len(CHANNELS), 1, ny, nx)} or "
                 f"{(batch, len(CHANNELS), steps, ny, nx)}"
             )
-        self.theta = theta.to(kind)
+        self.theta = theta.to(kind) if nodes == 1 else _at_nodes(theta.to(kind), window.sea, nodes)
         self._stationary: StationaryPrior | None = None
         self._prior: SpdePrior | None = None
         self._gains: dict[float, Tensor] = {}
@@ -167,12 +212,23 @@ class Problem:
             return self._prior.apply(x)
         return _self_adjoint(x, self._prior.apply)
 
+    def observe(self, x: Tensor) -> Tensor:
+        """Values (B, T, ny, nx) at the cells and times of observations from fields at nodes."""
+        return x if self.observing is None else self.observing(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return y if self.observing is None else self.observing.adjoint(y)
+
+    def cells(self, x: Tensor) -> Tensor:
+        """Fields at cells (B, T, ny, nx) from those at nodes."""
+        return x if self.observing is None else self.observing.cells(x)
+
     def product(self, x: Tensor) -> Tensor:
         """Half the second derivative of the quadratic cost, times fields (B, T, ny, nx)."""
-        return self.prior_product(x) + self.precision * x
+        return self.prior_product(x) + self._adjoint(self.precision * self.observe(x))
 
     def _misfit(self, x: Tensor) -> Tensor:
-        return (self.precision * (self.observed - x) ** 2).sum((1, 2, 3))
+        return (self.precision * (self.values - self.observe(x)) ** 2).sum((1, 2, 3))
 
     def interpolation_cost(self, x: Tensor) -> Tensor:
         """Cost of optimal interpolation with the SPDE prior, one number (B,) a window."""
@@ -206,7 +262,7 @@ class Problem:
         Tensor (B, T, ny, nx)
         """
         if self.projection is None:
-            return self.product(x) - self.precision * self.observed
+            return self.product(x) - self._adjoint(self.precision * self.values)
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
             (found,) = torch.autograd.grad(self.cost(at).sum(), at, create_graph=create_graph)

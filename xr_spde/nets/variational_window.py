@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
 from xr_spde._core.errors import ParameterError
 
@@ -29,12 +30,15 @@ class Window:
         Of their errors, positive where observed.
     sea : Tensor (B, ny, nx) of bool
         False on land.
+    offset : Tensor (B, T, ny, nx), optional
+        Mean time of the observations of a cell after its step, in steps from -1 to 1. By default
+        all are of the very step.
 
     Raises
     ------
     ParameterError
-        For shapes or kinds that do not fit, observations that are not finite, or variances of them
-        that are not positive.
+        For shapes or kinds that do not fit, observations that are not finite, variances of them
+        that are not positive, or times outside a step on either side.
 
     Examples
     --------
@@ -50,6 +54,7 @@ class Window:
     mask: Tensor
     variance: Tensor
     sea: Tensor
+    offset: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the window and drop what is not observed."""
@@ -74,6 +79,13 @@ class Window:
             raise ParameterError("obs has values that are not finite where mask is true")
         if not bool((variance.isfinite() & (variance > 0.0)).all()):
             raise ParameterError("variance has values that are not positive where mask is true")
+        if self.offset is not None:
+            if tuple(self.offset.shape) != shape:
+                raise ParameterError(f"offset is {tuple(self.offset.shape)}; expected {shape}")
+            offset = torch.where(seen, self.offset, 0.0)
+            if not bool((offset.abs() <= 1.0).all()):
+                raise ParameterError("offset has times that are more than a step off, or NaN")
+            object.__setattr__(self, "offset", offset)
         for name, value in (("obs", obs), ("mask", seen), ("variance", variance)):
             object.__setattr__(self, name, value)
 
@@ -109,4 +121,35 @@ class Window:
             self.mask.to(device),
             self.variance.to(device, dtype or self.variance.dtype),
             self.sea.to(device),
+            None if self.offset is None else self.offset.to(device, dtype or self.offset.dtype),
         )
+
+    def coarsened(self, size: int) -> Window:
+        """Put the observations of squares of cells together, by the inverse of their variances.
+
+        Their times within a step are left out.
+
+        Parameters
+        ----------
+        size : int
+            Cells of a side of a square; those at the lower and right edges may be cut short.
+
+        Returns
+        -------
+        Window
+            Of squares, which are sea where any of their cells is.
+        """
+        if size == 1:
+            return self
+        ny, nx = self.sea.shape[-2:]
+        edge = (0, -nx % size, 0, -ny % size)
+
+        def total(values: Tensor) -> Tensor:
+            return size**2 * F.avg_pool2d(F.pad(values, edge), size)
+
+        weight = self.mask / self.variance
+        whole = total(weight)
+        seen = whole > 0.0
+        least = torch.where(seen, whole, 1.0)
+        sea = total(self.sea[:, None].to(weight.dtype))[:, 0] > 0.0
+        return Window(total(weight * self.obs) / least, seen, 1.0 / least, sea)
