@@ -29,7 +29,7 @@ def series(seed=0, count=400):
 def test_means_and_variances_are_those_of_a_plain_loop():
     obs, grid, times, (position, y, x, value, error) = series()
     found, _ = cells_from_points(obs, grid, times, 1.0, np.zeros((6, 8), bool), READING)
-    values, mask, variance = found.dense(0, 6, slice(0, 6), slice(0, 8))
+    values, mask, variance, _ = found.dense(0, 6, slice(0, 6), slice(0, 8))
     sums, weights = np.zeros((6, 6, 8)), np.zeros((6, 6, 8))
     for t, j, i, v, e in zip(position, y, x, value, error, strict=True):
         place = int(np.floor(t + 0.5)), int(np.rint(j)), int(np.rint(i - 10.0))
@@ -47,7 +47,7 @@ def test_parts_are_cut_from_the_whole(until):
     found, _ = cells_from_points(obs, grid, times, 1.0, np.zeros((6, 8), bool), READING)
     whole = found.dense(0, 6, slice(0, 6), slice(0, 8))
     part = found.dense(2, 5, slice(1, 4), slice(3, 8), until)
-    for one, all_, empty in zip(part, whole, (0.0, False, 1.0), strict=True):
+    for one, all_, empty in zip(part, whole, (0.0, False, 1.0, 0.0), strict=True):
         expected = all_[2:5, 1:4, 3:8].copy()
         if until is not None:
             expected[until + 1 - 2 :] = empty

@@ -32,7 +32,7 @@ def make_solver(**options):
 def test_values_where_nothing_is_observed_never_matter(prior):
     obs, mask, variance, sea = cases()
     solver = make_solver(prior=prior, coarsen=2)
-    clean, none = run_window(solver, None, obs, mask, variance, sea)
+    clean, none, _ = run_window(solver, None, obs, mask, variance, sea)
     seen = mask & sea[:, None]
     dirty = run_window(solver, None, np.where(seen, obs, np.nan), mask,
                        np.where(seen, variance, -1.0), sea)[0]  # fmt: skip
@@ -60,13 +60,13 @@ class Theta(torch.nn.Module):
 def test_parameters_come_from_the_mean_and_are_skipped_when_not_wanted():
     given = cases()
     solver = make_solver()
-    mean, theta = run_window(solver, Theta(), *given)
+    mean, theta, _ = run_window(solver, Theta(), *given)
     assert theta.shape == (2, 8, 1, 10, 12)
     np.testing.assert_allclose(theta[:, 0, 0], np.abs(mean.mean(1)) + 0.5, rtol=1e-6)
-    alone, none = run_window(solver, Theta(), *given, parameters=False)
+    alone, none, _ = run_window(solver, Theta(), *given, parameters=False)
     assert none is None
     assert (alone == mean).all()
-    again, kept = run_window(solver, Theta(), *given, theta)
+    again, kept, _ = run_window(solver, Theta(), *given, theta)
     assert (kept == theta).all()
     assert (again == mean).all()  # this solver does not read parameters
 

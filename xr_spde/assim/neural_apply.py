@@ -14,7 +14,7 @@ from xr_spde._core.errors import ParameterError
 from xr_spde._core.memory import check_memory
 from xr_spde._core.rng import Seed
 from xr_spde.assim.neural_input import read_neural_problem
-from xr_spde.assim.neural_members import TOGETHER, spread_maps
+from xr_spde.assim.neural_members import TOGETHER, spread_maps, with_deviation
 from xr_spde.assim.neural_result import labelled
 from xr_spde.assim.neural_run import Run
 from xr_spde.assim.neural_solver import load_solver
@@ -118,7 +118,8 @@ def apply_solver(
     parameters : bool, default False
         Whether to return the parameters of the prior, of a solver that estimates them.
     recalibrate : bool, default True
-        Whether to scale the spread by the factors of the solver, where it has any.
+        Whether to bring the spread of members to the standard deviation that the solver has
+        learned, where it has, and to scale it by the solver's factors, where it has any.
     seed : int, SeedSequence, Generator or None
         Of all that is random.
     unusable, value, obs_x, obs_y
@@ -132,7 +133,8 @@ def apply_solver(
     Returns
     -------
     Dataset
-        ``mean`` (time, Y, X), NaN on land; with `n` or `draws` ``std``, ``linearity_defect`` (time)
+        ``mean`` (time, Y, X), NaN on land; ``std`` of a solver that has learned it, and in any case
+        with `n` or `draws`; with these ``linearity_defect`` (time)
         of the solver, on which the spread rests, and with `n` ``ensemble`` (realization, time, Y,
         X); with `parameters` ``theta_length`` and ``theta_length_across`` (km), ``theta_angle``,
         ``theta_decay_time`` (days), ``theta_u``, ``theta_v`` (m s-1) and ``theta_tau``; for points
@@ -177,14 +179,22 @@ def apply_solver(
     problem = read_neural_problem(given)
     run = _plan(given, problem)
     found, members = run.maps(), max(n, draws)
-    used = {"windows": len(run.spans), "patches": run.context.plan.count, "step": problem.step}
+    learned = found.pop("deviation", None)
+    used: dict[str, Any] = {
+        "windows": len(run.spans),
+        "patches": run.context.plan.count,
+        "step": problem.step,
+    }
     if members:
         found |= spread_maps(run, found.get("theta"), members=members, kept=n,
                              entropy=problem.entropy)  # fmt: skip
         used |= {"members": members, "seed": problem.entropy}
+    if learned is not None and (recalibrate or not members):
+        found = with_deviation(found, learned, run.lazy)
+        used["spread"] = "learned"
     result = labelled(_joined(found, run, n, parameters), given, problem, used)
     told = getattr(given["model"], "recalibration", None)
-    if members and recalibrate and told is not None:
+    if "std" in result and recalibrate and told is not None:
         return recalibrated(result, told, lead)
     return result
 

@@ -13,7 +13,7 @@ from xr_spde.assim.observations import Observations
 from xr_spde.assim.tracks_in_time import PointSeries, read_points
 from xr_spde.labels.grid import Grid
 
-__all__ = ["CellSeries", "Cells", "cells_from_points", "cells_of"]
+__all__ = ["CellSeries", "Cells", "between_steps", "cells_from_points", "cells_of"]
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -37,6 +37,8 @@ class CellSeries:
         Inverse-variance mean of the points of a cell and step, and its error variance.
     count : ndarray of int (p,)
         Points behind each.
+    offset : ndarray (p,)
+        Their mean time after the step, in steps.
     """
 
     steps: int
@@ -46,10 +48,11 @@ class CellSeries:
     value: Float
     variance: Float
     count: Index
+    offset: Float
 
     def dense(
         self, first: int, stop: int, rows: slice, columns: slice, until: int | None = None
-    ) -> tuple[Float, NDArray[np.bool_], Float]:
+    ) -> tuple[Float, NDArray[np.bool_], Float, Float]:
         """Return the observations of some steps on a part of the grid.
 
         Parameters
@@ -63,8 +66,8 @@ class CellSeries:
 
         Returns
         -------
-        values, mask, variance : ndarray (stop - first, ny, nx)
-            Zero, false and one where nothing is observed.
+        values, mask, variance, offset : ndarray (stop - first, ny, nx)
+            Zero, false, one and zero where nothing is observed.
         """
         last = stop if until is None else min(stop, until + 1)
         low, high = np.searchsorted(self.step, [first, last])
@@ -76,11 +79,13 @@ class CellSeries:
         inside &= (column >= columns.start) & (column < columns.stop)
         place = step[inside], row[inside] - rows.start, column[inside] - columns.start
         size = (stop - first, rows.stop - rows.start, columns.stop - columns.start)
-        values, mask, variance = np.zeros(size), np.zeros(size, dtype=bool), np.ones(size)
+        values, offset, variance = np.zeros(size), np.zeros(size), np.ones(size)
+        mask = np.zeros(size, dtype=bool)
         values[place] = self.value[low:high][inside]
         variance[place] = self.variance[low:high][inside]
+        offset[place] = self.offset[low:high][inside]
         mask[place] = True
-        return values, mask, variance
+        return values, mask, variance, offset
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +142,7 @@ class Cells:
         until: int | None = None,
         *,
         causal: bool = False,
-    ) -> tuple[Float, NDArray[np.bool_], Float]:
+    ) -> tuple[Float, NDArray[np.bool_], Float, Float]:
         """Return the observations of some steps on a part of the grid.
 
         Parameters
@@ -149,8 +154,8 @@ class Cells:
 
         Returns
         -------
-        values, mask, variance : ndarray (stop - first, ny, nx)
-            Zero, false and one where nothing is observed.
+        values, mask, variance, offset : ndarray (stop - first, ny, nx)
+            Zero, false, one and zero where nothing is observed.
         """
         if until is None or not causal:
             return self.full.dense(first, stop, rows, columns, until)
@@ -202,28 +207,58 @@ def cells_of(
     nodes, tracks = shape[0] * shape[1], points.tracks
     key = (step * nodes + cell)[kept]
     means = (points.value if value is None else value)[kept], points.variance[kept]
-    count = np.ones(key.size, dtype=np.intp)
+    count, offset = np.ones(key.size, dtype=np.intp), (points.position - step)[kept]
     if tracks is not None:
         own, total = tracks.track[kept].astype(np.intp), int(tracks.track.max(initial=0)) + 1
         common = tracks.share * means[1]
-        joined = _means(key * total + own, means[0], means[1] - common, count, common)
-        key, means, count = joined[0] // total, joined[1:3], joined[3]
-    key, mean, variance, count = _means(key, *means, count, np.zeros(key.size))
-    return CellSeries(steps, shape, key // nodes, key % nodes, mean, variance, count)
+        joined = _means(key * total + own, means[0], means[1] - common, count, offset, common)
+        key, means, count, offset = joined[0] // total, joined[1:3], joined[3], joined[4]
+    none = np.zeros(key.size)
+    key, mean, variance, count, offset = _means(key, *means, count, offset, none)
+    return CellSeries(steps, shape, key // nodes, key % nodes, mean, variance, count, offset)
 
 
 def _means(
-    key: Index, value: Float, variance: Float, count: Index, common: Float
-) -> tuple[Index, Float, Float, Index]:
+    key: Index, value: Float, variance: Float, count: Index, offset: Float, common: Float
+) -> tuple[Index, Float, Float, Index, Float]:
     """Inverse-variance means by key, with the variance that all of a key have in common."""
     keys, which = np.unique(key, return_inverse=True)
     weight = 1.0 / variance
     total = np.bincount(which, weight, minlength=keys.size)
-    mean, shared = (
-        np.bincount(which, weight * one, minlength=keys.size) / total for one in (value, common)
+    mean, late, shared = (
+        np.bincount(which, weight * one, minlength=keys.size) / total
+        for one in (value, offset, common)
     )
     number = np.bincount(which, count, minlength=keys.size).astype(np.intp)
-    return keys, mean, 1.0 / total + shared, number
+    return keys, mean, 1.0 / total + shared, number, np.clip(late, -1.0, 1.0)
+
+
+def between_steps(fields: NDArray[Any], offset: NDArray[Any]) -> NDArray[Any]:
+    """Fields at times between their steps, linearly; at the edges nothing changes.
+
+    Parameters
+    ----------
+    fields : ndarray (..., T, ny, nx)
+        At steps.
+    offset : ndarray (T, ny, nx)
+        Time after the step, from -1 to 1.
+
+    Returns
+    -------
+    ndarray (..., T, ny, nx)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_spde.assim.neural_cells import between_steps
+    >>> between_steps(np.array([0.0, 1.0, 3.0])[:, None, None], np.full((3, 1, 1), 0.5)).ravel()
+    array([0.5, 2. , 3. ])
+    """
+    after = np.concatenate([fields[..., 1:, :, :], fields[..., -1:, :, :]], axis=-3)
+    before = np.concatenate([fields[..., :1, :, :], fields[..., :-1, :, :]], axis=-3)
+    late, early = np.maximum(offset, 0), np.minimum(offset, 0)
+    found: NDArray[Any] = fields + late * (after - fields) + early * (fields - before)
+    return found
 
 
 def cells_from_points(

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.errors import ParameterError
+from xr_spde.assim.neural_cells import between_steps
 
 __all__ = ["Solve", "conditional_anomalies", "linearity_defect", "simulated_values"]
 
@@ -39,8 +40,9 @@ Solve = Callable[[Any], Any]
 
 
 def simulated_values(
-    fields: NDArray[Any], white: NDArray[Any], mask: NDArray[np.bool_], variance: NDArray[Any]
-) -> Single:
+    fields: NDArray[Any], white: NDArray[Any], mask: NDArray[np.bool_], variance: NDArray[Any],
+    offset: NDArray[Any] | None = None,
+) -> Single:  # fmt: skip
     """Observe draws as the field was observed, with errors.
 
     Parameters
@@ -53,6 +55,8 @@ def simulated_values(
         Cells that are observed.
     variance : ndarray (T, ny, nx)
         Of the errors; only where observed.
+    offset : ndarray (T, ny, nx), optional
+        Times of the observations after their step, in steps; by default zero.
 
     Returns
     -------
@@ -60,7 +64,10 @@ def simulated_values(
         Zero where not observed.
     """
     spread = np.sqrt(np.where(mask, variance, 0.0)).astype(np.float32)
-    found = np.asarray(fields, dtype=np.float32) + spread * np.asarray(white, dtype=np.float32)
+    values = np.asarray(fields, dtype=np.float32)
+    if offset is not None:
+        values = between_steps(values, np.asarray(offset, dtype=np.float32))
+    found = values + spread * np.asarray(white, dtype=np.float32)
     return np.where(mask, found, np.float32(0.0))
 
 
@@ -71,6 +78,7 @@ def conditional_anomalies(
     mask: NDArray[np.bool_],
     variance: NDArray[Any],
     *,
+    offset: NDArray[Any] | None = None,
     together: int = 16,
 ) -> Single:
     """Errors of an interpolation of draws: members of the ensemble minus its mean.
@@ -79,7 +87,7 @@ def conditional_anomalies(
     ----------
     solve : callable
         See :data:`Solve`; its parameters are those of the real observations.
-    fields, white, mask, variance
+    fields, white, mask, variance, offset
         As in :func:`simulated_values`; of one window and patch, cut from those of the domain.
     together : int, default 16
         Draws that are interpolated at once.
@@ -112,7 +120,7 @@ def conditional_anomalies(
             f"fields {fields.shape}, white {white.shape}, mask {mask.shape} and variance "
             f"{variance.shape} were given; expected (K, T, ny, nx) twice and (T, ny, nx) twice"
         )
-    values = simulated_values(fields, white, mask, variance)
+    values = simulated_values(fields, white, mask, variance, offset)
     out = np.array(fields, dtype=np.float32)
     for start in range(0, len(out), together):
         part = slice(start, start + together)

@@ -25,7 +25,7 @@ from xr_spde.fields.prior_draws import CHANNELS, draw_prior, observation_noise
 from xr_spde.labels.tile_map import deferred
 from xr_spde.labels.window_blend import Block, Span
 
-__all__ = ["spread_maps"]
+__all__ = ["spread_maps", "with_deviation"]
 
 Float = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -98,6 +98,39 @@ def spread_maps(
     return found
 
 
+def with_deviation(
+    found: dict[str, list[Any]], learned: list[Any], lazy: bool
+) -> dict[str, list[Any]]:
+    """Bring members to the standard deviation that the solver has learned.
+
+    Parameters
+    ----------
+    found : dict of str to list
+        Of :func:`spread_maps`, or without a spread.
+    learned : list of array (steps, ny, nx)
+        Of every block, as stored.
+    lazy : bool
+        Whether to make a graph.
+
+    Returns
+    -------
+    dict of str to list
+        With that as "std", and "ensemble" scaled at every cell.
+    """
+    if "ensemble" in found:
+        scaled = deferred(_scaled, lazy)
+        many = zip(found["ensemble"], found["std"], learned, strict=True)
+        members = [[scaled(one, std, wanted) for one in parts] for parts, std, wanted in many]
+        found = {**found, "ensemble": members}
+    return {**found, "std": learned}
+
+
+def _scaled(members: Float, std: Float, wanted: Float) -> Float:
+    # members that are all alike at a cell have no shape that could be scaled
+    factor = wanted / np.where(std > 0.0, std, 1.0)
+    return np.asarray(members * factor)
+
+
 def _draws(run: Run, thetas: list[Any] | None, numbers: range, entropy: int) -> list[Any]:
     """Draws of the prior (K, steps, ny, nx) on every piece of the series."""
     draw, state, found = deferred(_draw, run.lazy), None, []
@@ -161,17 +194,21 @@ def _simulated(
     stop = min(span.stop, high)
     shape = context.plan.shape
     white = _window(observation_noise(entropy, list(numbers), low, stop, shape), low, span)
-    obs, mask, variance, sea = context.batch(seen, span, group)
+    obs, mask, variance, sea, offset = context.batch(seen, span, group)
+    if not getattr(context.model, "reads_times", False):
+        offset = np.zeros_like(offset)
     anomalies, defects = [], []
     for k, number in enumerate(group):
-        solve = _Bound(context, mask[k], variance[k], sea[k], obs[k])
+        solve = _Bound(context, mask[k], variance[k], sea[k], obs[k], offset[k])
         own, errors = (context.cut(part, number) for part in (fields, white))
         few = int(np.clip(_CELLS // mask[k].size, 1, TOGETHER))
         anomalies.append(
-            conditional_anomalies(solve, own, errors, mask[k], variance[k], together=few)
+            conditional_anomalies(
+                solve, own, errors, mask[k], variance[k], offset=offset[k], together=few
+            )
         )
         if numbers.start == 0:
-            values = simulated_values(own[:1], errors[:1], mask[k], variance[k])
+            values = simulated_values(own[:1], errors[:1], mask[k], variance[k], offset[k])
             defects.append(linearity_defect(solve, values, obs[k][None]))
     return {"top": context.plan.band(group).start, "defects": defects,
             "anomaly": context.weighted(np.stack(anomalies), group)}  # fmt: skip
@@ -180,15 +217,23 @@ def _simulated(
 class _Bound:
     """The solver with mask, variances and the parameters of the real observations."""
 
-    def __init__(self, context: Context, mask: Any, variance: Any, sea: Any, obs: Any) -> None:
+    def __init__(
+        self, context: Context, mask: Any, variance: Any, sea: Any, obs: Any, offset: Any
+    ) -> None:
         self._model, self._given = context.model, (mask, variance, sea)
-        self._theta = None
+        self._theta, self._offset = None, None
+        if getattr(context.model, "reads_times", False):
+            self._offset = offset
         if getattr(context.model, "reads_theta", False):
-            self._theta = context.model.solve(obs[None], *(a[None] for a in self._given))[1]
+            settings = {} if self._offset is None else {"offset": self._offset[None]}
+            given = (a[None] for a in self._given)
+            self._theta = context.model.solve(obs[None], *given, **settings)[1]
 
     def __call__(self, values: Any) -> Any:
         many = [np.repeat(a[None], len(values), axis=0) for a in self._given]
         settings: dict[str, Any] = {"parameters": False}
+        if self._offset is not None:
+            settings["offset"] = np.repeat(self._offset[None], len(values), axis=0)
         if self._theta is not None:
             settings["theta"] = np.repeat(self._theta, len(values), axis=0)
         return self._model.solve(np.asarray(values, np.float32), *many, **settings)[0]

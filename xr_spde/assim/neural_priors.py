@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_spde.assim.neural_cells import between_steps
+
 if TYPE_CHECKING:
     from xr_spde.nets.variational_windows import Place, Sample
 
@@ -216,5 +218,5 @@ class RandomPriorSource:
         share = 0.5 * np.pi / (1.0 + np.exp(-4.0 * (across + rng.uniform(-0.7, 0.7))))
         truth = np.cos(share) * one + np.sin(share) * two
         noise = np.sqrt(sample.variance) * rng.standard_normal(truth.shape)
-        obs = np.where(sample.mask, truth + noise, 0.0)
+        obs = np.where(sample.mask, between_steps(truth, sample.offset) + noise, 0.0)
         return replace(sample, obs=obs, truth=truth)

@@ -137,11 +137,13 @@ class Run:
         Returns
         -------
         dict of str to list
-            "anomaly" and names of `xr_spde.assim.neural_theta.MAPS`, as stored, NaN on land, in
-            units of the field; "theta" (7, steps, ny, nx), canonical and in cells and steps.
+            "anomaly", "deviation" where the solver tells it, and names of
+            `xr_spde.assim.neural_theta.MAPS`, as stored, NaN on land, in units of the field;
+            "theta" (7, steps, ny, nx), canonical and in cells and steps.
         """
         call, whole = deferred(_solve, self.lazy), deferred(_whole, self.lazy)
-        names = ("mean", "theta") if self.parameters else ("mean",)
+        names = ["mean", *(["deviation"] if self.context.deviates else []),
+                 *(["theta"] if self.parameters else [])]  # fmt: skip
 
         def solve(span: Span) -> dict[str, Any]:
             parts = [call(self.common, self.seen[span.index], span, group, self.parameters)
@@ -154,6 +156,11 @@ class Run:
             seen = [self.seen[span.index] for span in spans]
             fields = [one["mean"] for one in windows]
             found["anomaly"].append(join(self.common, block, spans, fields, seen))
+            if self.context.deviates:
+                fields = [one["deviation"] for one in windows]
+                found.setdefault("deviation", []).append(
+                    join(self.common, block, spans, fields, seen)
+                )
             if not self.parameters:
                 continue
             theta = deferred(blended, self.lazy)(block, spans, [w["theta"] for w in windows], None)

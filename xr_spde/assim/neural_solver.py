@@ -143,7 +143,40 @@ class NeuralSolver:
         """Whether the SPDE parameters are those of the truth: an upper bound, never an estimate."""
         return self.theta_solver is not None and bool(self.theta_solver.options["oracle_theta"])
 
+    @property
+    def reads_times(self) -> bool:
+        """Whether observations count at their times within a step."""
+        return bool(self.solver.options.get("times"))
+
+    @property
+    def deviates(self) -> bool:
+        """Whether the solver has learned the standard deviation of its errors."""
+        return bool(self.solver.options.get("deviation"))
+
     def solve(
+        self,
+        obs: NDArray[Any],
+        mask: NDArray[np.bool_],
+        variance: NDArray[Any],
+        sea: NDArray[np.bool_],
+        theta: NDArray[Any] | None = None,
+        **settings: Any,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Estimate the fields of windows: the first two of what :meth:`estimate` returns.
+
+        Parameters
+        ----------
+        obs, mask, variance, sea, theta, **settings
+            As for :meth:`estimate`.
+
+        Returns
+        -------
+        mean : ndarray (B, T, ny, nx)
+        theta : ndarray (B, 8, S, ny, nx) or None
+        """
+        return self.estimate(obs, mask, variance, sea, theta, **settings)[:2]
+
+    def estimate(
         self,
         obs: NDArray[Any],
         mask: NDArray[np.bool_],
@@ -153,7 +186,8 @@ class NeuralSolver:
         *,
         parameters: bool = True,
         oracle: NDArray[Any] | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        offset: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None]:
         """Estimate the fields of windows, on arrays.
 
         Parameters
@@ -169,17 +203,21 @@ class NeuralSolver:
         oracle : ndarray (B, T, ny, nx), optional
             True anomalies divided by the scale, for a model whose theta solver was made with
             ``oracle_theta=True``: parameters from the truth, an upper bound and no estimate.
+        offset : ndarray (B, T, ny, nx), optional
+            Times of the observations after their step, in steps, for a solver that reads them.
 
         Returns
         -------
         mean : ndarray (B, T, ny, nx)
         theta : ndarray (B, 8, S, ny, nx) or None
+        deviation : ndarray (B, T, ny, nx) or None
+            Standard deviation of the errors of the mean, of a solver that has learned it.
         """
         require("torch", "torch")
         from xr_spde.nets.variational_inference import run_window
 
         return run_window(self.solver, self.theta_solver, obs, mask, variance, sea, theta,
-                          parameters=parameters, oracle=oracle)  # fmt: skip
+                          parameters=parameters, oracle=oracle, offset=offset)  # fmt: skip
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write the solver to one safetensors file with a description in JSON.
@@ -232,6 +270,7 @@ class NeuralSolver:
             "prior": str(o.get("prior", "")),
             "iterations": str(o.get("iterations", "")),
             "weights": f"{self.size:,}",
+            "spread": "learned" if self.deviates else "",
             "parameters of the spread": spread,
         }
         facts |= {f"card: {k}": _short(v) for k, v in self.card.items()}

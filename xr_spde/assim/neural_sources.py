@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 Float = NDArray[np.float64]
-Dense = tuple[Float, NDArray[np.bool_], Float]
+Dense = tuple[Float, NDArray[np.bool_], Float, Float]
 
 _BLOCK = 16
 """Times that are read at once where all are read."""
@@ -165,7 +165,10 @@ class Observed(Protocol):
     """Observations of a series."""
 
     def dense(self, place: Place, rng: np.random.Generator) -> Dense:
-        """Return values, mask and variance (T, ny, nx) of a window, in units of the data."""
+        """Return values, mask, variance and times after the step (T, ny, nx) of a window.
+
+        In units of the data, and in steps.
+        """
 
 
 def _cut(cells: Cells, place: Place) -> Dense:
@@ -189,7 +192,7 @@ class TrackCells:
     cells: Cells
 
     def dense(self, place: Place, rng: np.random.Generator) -> Dense:
-        """Return values, mask and variance of a window; nothing is drawn."""
+        """Return values, mask, variance and times of a window; nothing is drawn."""
         return _cut(self.cells, place)
 
 
@@ -209,7 +212,7 @@ class GriddedCells:
     error: Maps | float
 
     def dense(self, place: Place, rng: np.random.Generator) -> Dense:
-        """Return values, mask and variance of a window; nothing is drawn."""
+        """Return values, mask, variance and times of a window; nothing is drawn."""
         span = place.start, place.start + place.steps, place.rows, place.columns
         values = self.values.read(*span)
         mask = np.isfinite(values)
@@ -220,7 +223,7 @@ class GriddedCells:
                 "obs_error has values that are zero, negative or NaN where something is observed; "
                 "expected standard deviations > 0"
             )
-        return np.where(mask, values, 0.0), mask, variance
+        return np.where(mask, values, 0.0), mask, variance, np.zeros(values.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,19 +246,20 @@ class Missions:
     systems: Sequence[tuple[int, ...]]
 
     def dense(self, place: Place, rng: np.random.Generator) -> Dense:
-        """Return values, mask and variance of a window, seen by one of the systems."""
-        weight = total = np.zeros(())
+        """Return values, mask, variance and times of a window, seen by one of the systems."""
+        weight = total = late = np.zeros(())
         system, louder = self.systems[int(rng.integers(len(self.systems)))], rng.random()
         for number in system:
-            values, mask, share = _cut(self.cells[number], place)
+            values, mask, share, offset = _cut(self.cells[number], place)
             low, high = self.noise[number]
             variance = share * (low * (high / low) ** louder) ** 2
             drawn = values + np.sqrt(variance) * rng.standard_normal(values.shape)
             weight = weight + mask / variance
             total = total + mask * drawn / variance
+            late = late + mask * offset / variance
         mask = weight > 0.0
         variance = 1.0 / np.where(mask, weight, 1.0)
-        return total * variance, mask, variance
+        return total * variance, mask, variance, late * variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +300,7 @@ class SeriesSource:
 
         span = place.start, place.start + place.steps, place.rows, place.columns
         sea = self.sea[place.rows, place.columns]
-        values, mask, variance = self.observed.dense(place, rng)
+        values, mask, variance, offset = self.observed.dense(place, rng)
         guess = self.mean[place.rows, place.columns] if self.guess is None \
             else self.guess.read(*span)  # fmt: skip
         # a first guess that is not known off land leaves no anomaly
@@ -310,6 +314,7 @@ class SeriesSource:
             variance=variance / self.scale**2,
             truth=truth,
             sea=sea,
+            offset=np.where(mask, offset, 0.0),
         )
 
 

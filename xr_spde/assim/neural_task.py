@@ -70,7 +70,7 @@ class CellsTask:
         if not self.observed.position.size:
             none = np.zeros(0, dtype=np.intp)
             shape, empty = self.grid.shape, np.zeros(0)
-            series = CellSeries(self.steps, shape, none, none, empty, empty, none)
+            series = CellSeries(self.steps, shape, none, none, empty, empty, none, empty)
             return Cells(series, series)
         given = {k: v for k, v in (("observed", observed), ("error", error)) if v is not None}
         points = self.observed.points(**given)
@@ -190,9 +190,14 @@ class Context:
         told = getattr(self.model, "alpha", None)
         return int(self.model.solver.options["alpha"] if told is None else told)
 
+    @property
+    def deviates(self) -> bool:
+        """Whether the solver tells the standard deviation of its errors."""
+        return bool(getattr(self.model, "deviates", False))
+
     def batch(
         self, seen: Seen, span: Span, numbers: Sequence[int]
-    ) -> tuple[Array, Flag, Array, Flag]:
+    ) -> tuple[Array, Flag, Array, Flag, Array]:
         """Return what the solver sees of some patches.
 
         Parameters
@@ -208,21 +213,27 @@ class Context:
         -------
         obs, mask, variance : ndarray (B, T, side_y, side_x)
         sea : ndarray (B, side_y, side_x) of bool
+        offset : ndarray (B, T, side_y, side_x)
+            Times of the observations after their step, in steps.
         """
         band = self.plan.band(numbers)
         columns, steps = slice(0, self.plan.shape[1]), span.stop - span.first
         rows = band.stop - band.start
-        obs, variance = (np.zeros((steps, rows, columns.stop), np.float32) for _ in range(2))
+        obs, variance, offset = (
+            np.zeros((steps, rows, columns.stop), np.float32) for _ in range(3)
+        )
         mask = np.zeros(obs.shape, dtype=bool)
         for cells in seen.cells:
-            values, known, error = cells.dense(span.first, span.stop, band, columns, span.until,
-                                               causal=span.causal)  # fmt: skip
+            values, known, error, late = cells.dense(
+                span.first, span.stop, band, columns, span.until, causal=span.causal
+            )
             obs[known] = values[known] / seen.scale
             variance[known] = error[known] / seen.scale**2
+            offset[known] = late[known]
             mask |= known
-        cut = [np.stack([self.cut(a, n, band.start) for n in numbers])
-               for a in (obs, mask, np.where(mask, variance, 1.0), self.sea[band])]  # fmt: skip
-        return cut[0], cut[1], cut[2].astype(np.float32), cut[3]
+        planes = (obs, mask, np.where(mask, variance, 1.0), self.sea[band], offset)
+        cut = [np.stack([self.cut(a, n, band.start) for n in numbers]) for a in planes]
+        return cut[0], cut[1], cut[2].astype(np.float32), cut[3], cut[4]
 
     def cut(self, array: NDArray[Any], number: int, top: int = 0) -> NDArray[Any]:
         """Cut a patch from a plane or a band (..., rows, nx), and extend it if it is too small."""
@@ -249,12 +260,22 @@ class Context:
         Returns
         -------
         dict
-            "mean" (T, rows, nx) and "theta" (7, S, rows, nx): weighted sums over the patches on the
-            rows that they cover; "top", the first of these.
+            "mean" (T, rows, nx), of a solver that tells it "deviation" likewise, and "theta"
+            (7, S, rows, nx): weighted sums over the patches on the rows that they cover; "top", the
+            first of these.
         """
         top = self.plan.band(numbers).start
-        mean, theta = self.model.solve(*self.batch(seen, span, numbers), parameters=parameters)
-        found = {"top": top, "mean": self.weighted(mean, numbers)}
+        *given, offset = self.batch(seen, span, numbers)
+        told: dict[str, Any] = {"parameters": parameters}
+        if getattr(self.model, "reads_times", False):
+            told["offset"] = offset
+        found: dict[str, Any] = {"top": top}
+        if self.deviates:
+            mean, theta, deviation = self.model.estimate(*given, **told)
+            found["deviation"] = self.weighted(deviation, numbers)
+        else:
+            mean, theta = self.model.solve(*given, **told)
+        found["mean"] = self.weighted(mean, numbers)
         if parameters:
             found["theta"] = self.weighted(symmetric(np.moveaxis(theta, 1, 0)).swapaxes(0, 1),
                                            numbers)  # fmt: skip

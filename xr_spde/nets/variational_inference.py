@@ -33,7 +33,8 @@ def run_window(
     *,
     parameters: bool = True,
     oracle: NDArray[Any] | None = None,
-) -> tuple[Array, Array | None]:
+    offset: NDArray[Any] | None = None,
+) -> tuple[Array, Array | None, Array | None]:
     """Estimate the fields of a batch of windows, on one thread.
 
     Parameters
@@ -53,6 +54,8 @@ def run_window(
         Whether to estimate parameters that the solver does not read.
     oracle : ndarray (B, T, ny, nx), optional
         The truth, for a theta solver with ``oracle_theta=True`` and refused by any other.
+    offset : ndarray (B, T, ny, nx), optional
+        Times of the observations after their step, in steps, for a solver that reads them.
 
     Returns
     -------
@@ -60,6 +63,8 @@ def run_window(
     theta : ndarray (B, 8, S, ny, nx) of float32, or None
         Those given; else estimated from the observations and the mean, where there is a network
         for it.
+    deviation : ndarray (B, T, ny, nx) of float32, or None
+        Standard deviation of the errors of the mean, of a solver that tells it.
 
     Raises
     ------
@@ -72,7 +77,7 @@ def run_window(
     device = "cuda" if get_option("device") == "cuda" else "cpu"
     window = Window(
         _tensor(obs), torch.from_numpy(np.ascontiguousarray(mask)), _tensor(variance),
-        torch.from_numpy(np.ascontiguousarray(sea)),
+        torch.from_numpy(np.ascontiguousarray(sea)), None if offset is None else _tensor(offset),
     ).to(device)  # fmt: skip
     if float(window.variance.min()) < _LEAST:
         raise ParameterError(
@@ -82,13 +87,15 @@ def run_window(
             "both, and fill values"
         )
     given = None if theta is None else _tensor(theta).to(device)
-    net, reads = solver.to(device).eval(), bool(solver.options["parameters"])  # type: ignore[index]
+    net: Any = solver.to(device).eval()
+    reads = bool(solver.options["parameters"])  # type: ignore[index]
     with single_thread(), torch.no_grad():
-        mean = net(window, given if reads else None)
+        mean, deviation = net.estimate(window, given if reads else None)
         if given is None and theta_solver is not None and (parameters or reads):
             told = {} if oracle is None else {"oracle": _tensor(oracle).to(device)}
             given = theta_solver.to(device).eval()(window, mean, **told)
-            mean = net(window, given) if reads else mean
+            if reads:
+                mean, deviation = net.estimate(window, given)
     if not bool(mean.isfinite().all()):
         raise SolverError(
             "the solver left fields that are not finite; it was given anomalies up to "
@@ -96,7 +103,8 @@ def run_window(
             f"{float(window.variance.min()):g}, in units of the scale: give anomalies of the order "
             "of one"
         )
-    return _array(mean), None if given is None else _array(given)
+    known, sure = (None if one is None else _array(one) for one in (given, deviation))
+    return _array(mean), known, sure
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:

@@ -69,6 +69,8 @@ class Sample:
         NaN where it is not known.
     sea : ndarray (ny, nx) of bool
         False on land.
+    offset : ndarray (T, ny, nx)
+        Times of the observations after their step, in steps.
     """
 
     obs: Real
@@ -76,6 +78,7 @@ class Sample:
     variance: Real
     truth: Real
     sea: NDArray[np.bool_]
+    offset: Real
 
     def mapped(self, function: Any) -> Sample:
         """Apply a function to all arrays, such as a reflection.
@@ -178,7 +181,9 @@ def stacked(samples: Sequence[Sample], dtype: torch.dtype = torch.float32) -> Ba
         return torch.from_numpy(np.stack([getattr(s, name) for s in samples]))
 
     sea = joined("sea")
-    window = Window(joined("obs").to(dtype), joined("mask"), joined("variance").to(dtype), sea)
+    numbers = (joined(name).to(dtype) for name in ("obs", "variance", "offset"))
+    obs, variance, offset = numbers
+    window = Window(obs, joined("mask"), variance, sea, offset)
     return window, torch.where(sea[:, None], joined("truth").to(dtype), 0.0)
 
 
