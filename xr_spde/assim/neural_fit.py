@@ -179,17 +179,10 @@ def _completed(settings: FitSettings) -> FitSettings:
             'xr_spde.assim.load_solver("sea-level")'
         )
     changes = {k: v for k, v in settings.network.items() if start.solver.options.get(k) != v}
-    fixed = {
-        "steps",
-        "hidden",
-        "coarsen",
-        "prior",
-        "width",
-        "preconditioner",
-        "parameters",
-        "refine",
-        "depth",
-    }
+    fixed = {"steps", "hidden", "coarsen", "prior", "width", "preconditioner", "parameters"}
+    if start.solver.options["refine"]:
+        # a network after the iterations can be added, but not changed
+        fixed |= {"refine", "depth", "nodes", "times", "deviation"}
     if changes.keys() & fixed:
         raise ParameterError(
             f"network={dict(settings.network)!r} and start= with options {start.solver.options} "
@@ -207,7 +200,7 @@ def _start(network: Any, settings: FitSettings, name: str) -> None:
     """Take the weights to start from, where there are any."""
     old = None if settings.start is None else getattr(settings.start, name)
     if old is not None:
-        network.load_state_dict(old.state_dict())
+        network.load_state_dict({**network.state_dict(), **old.state_dict()})
 
 
 def _options(series: Series, settings: FitSettings, entropy: int) -> dict[str, Any]:
@@ -267,7 +260,15 @@ class _Stage:
         self.settings, self.entropy, self.folder = settings, entropy, folder
         self.batches = _batches(series, settings, entropy, held=False)
         self.held = _batches(series, settings, entropy, held=True)
-        names = ("loss", "gradient", "projection", "likelihood", "border", "smoothness")
+        names = (
+            "loss",
+            "gradient",
+            "projection",
+            "likelihood",
+            "border",
+            "smoothness",
+            "deviation",
+        )
         self.objective = Objective(**{name: getattr(settings, name) for name in names})
         self.told = {"data": series.described, "options": dict(options)}
 
@@ -290,8 +291,9 @@ class _Stage:
         validate = validation(self.held, s.validation_windows, leads, self.objective,
                               solver=solver, device=s.device)  # fmt: skip
         told = {**self.told, "settings": s.recipe(name)}
+        batches = self.batches if solver is not None else self._batches_of(network)
         scores = train(
-            network, schedule, self.batches, validate, self.objective, f"{self.folder}/{name}",
+            network, schedule, batches, validate, self.objective, f"{self.folder}/{name}",
             solver=solver, device=s.device, seed=self.entropy,
             recipe=json.dumps(told, default=str, sort_keys=True),
             until=s.until if solver is None else None, progress=s.progress, label=name,
@@ -299,6 +301,18 @@ class _Stage:
         if solver is not None:
             solver.to("cpu")
         return scores
+
+    def _batches_of(self, network: Any) -> Any:
+        """Windows to train a solver of the state on, or those that are searched once."""
+        from xr_spde.nets.refinement_training import search_windows
+
+        s = self.settings
+        if s.searched is None:
+            return self.batches
+        for name, part in network.named_children():
+            part.requires_grad_(name == "refine")
+        return search_windows(network, self.batches, s.searched, f"{self.folder}/searched",
+                              device=s.device, progress=s.progress)  # fmt: skip
 
 
 def _labelled(

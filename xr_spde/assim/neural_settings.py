@@ -56,6 +56,13 @@ class FitSettings:
         Weights of the terms beside it; see `xr_spde.nets.variational_training.Objective`.
     border : int
         Rows and columns at the edges of a window that do not count.
+    deviation : float
+        Weight of the likelihood of the errors given the standard deviation that a network with
+        ``network={"deviation": True}`` tells.
+    searched : int, optional
+        Number of windows whose iterations are done once, in the folder, before the network after
+        them (``network={"refine": ...}``) is trained on them alone: minutes for what takes hours
+        otherwise, but the iterations stay those of `start`. By default all is trained.
     smoothness : float
         Weight of the roughness of the SPDE parameters beside their likelihood; see
         `xr_spde.nets.theta_losses.parameter_penalty`.
@@ -128,6 +135,8 @@ class FitSettings:
     projection: float = 0.02
     likelihood: float = 0.05
     border: int = 0
+    deviation: float = 0.02
+    searched: int | None = None
     smoothness: float = 0.0
     spde_prior: xr.Dataset | None = None
     random_priors: float = 0.0
@@ -163,7 +172,7 @@ class FitSettings:
                             ("validation_windows", 1), ("threads", 1), ("patience", 1),
                             ("border", 0)):  # fmt: skip
             _check_whole(name, getattr(self, name), least)
-        for name in ("theta_steps", "gap", "every", "until"):
+        for name in ("theta_steps", "gap", "every", "until", "searched"):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), 0 if name == "gap" else 1)
         for task in self.named_tasks:

@@ -184,7 +184,8 @@ def recalibrate(
     first_guess : DataArray, optional
         As in `assimilate`.
     members : int, default 40
-        Behind the spread; use as many later.
+        Behind the spread; use as many later. A solver that has learned the deviation of its errors
+        needs none, and its factors are on that.
     method, level, floor, tendency, truth_error, border
         See `fit_recalibration`; ``truth_error`` is that of a truth at points.
     test_period : (date, date), optional
@@ -208,7 +209,7 @@ def recalibrate(
     """
     from xr_spde.assim.assimilate import assimilate
 
-    truths = _several(truth)
+    truths, members = _several(truth), 0 if model.deviates else members
     results: dict[int | None, list[xr.Dataset]] = {lead: [] for lead in leads}
     for true, seen in _paired(truths, _several(observations)):
         _refuse_test(model, true, test_period)

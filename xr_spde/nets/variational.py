@@ -34,7 +34,7 @@ from xr_spde.nets.convlstm import ConvLSTM
 from xr_spde.nets.refinement import Refinement
 from xr_spde.nets.stationary import constant_theta
 from xr_spde.nets.variational_cost import Problem
-from xr_spde.nets.variational_options import check_names, check_refined
+from xr_spde.nets.variational_options import check_names, check_parts
 from xr_spde.nets.variational_steps import LearnedSteps
 from xr_spde.nets.variational_window import Window
 
@@ -54,7 +54,7 @@ class VariationalSolver(LearnedSteps):
     iterations : int, default 10
         K.
     hidden : int, default 32
-        Channels of the memory of the ConvLSTM.
+        Channels of the memory of the ConvLSTM; 0 for conjugate gradients, without a network.
     dropout : float, default 0.0
         Share of its inputs that is dropped in training.
     coarsen : int, default 1
@@ -106,7 +106,7 @@ class VariationalSolver(LearnedSteps):
     ----------
     options : dict
         Arguments, JSON-able, from which the solver can be built again.
-    lstm : Module
+    lstm : Module or None
         ``lstm(features, state)`` returns fields and a state.
 
     Raises
@@ -161,9 +161,9 @@ class VariationalSolver(LearnedSteps):
     ) -> None:
         super().__init__()
         check_sizes(steps=steps, iterations=iterations, truncate=truncate or 1, nodes=nodes)
-        check_refined(prior, refine, nodes=nodes, deviation=deviation)
         update = update or ("search" if prior == "spde" else "decay")
         check_names(prior, alpha, boundary, preconditioner, update, directions)
+        check_parts(prior, update, hidden, refine, nodes=nodes, deviation=deviation)
         self.options: dict[str, Any] = {
             "steps": steps, "iterations": iterations, "hidden": hidden, "dropout": dropout,
             "coarsen": coarsen, "prior": prior, "alpha": alpha, "theta": constant_theta(theta),
@@ -176,7 +176,9 @@ class VariationalSolver(LearnedSteps):
         # gradient, observed, sea; gradient spread; logarithms, drift and tensor
         channels = 2 * steps + 1 + (steps if self.spread else 0) + (7 if parameters else 0)
         outputs = 2 * steps if self.spread else steps
-        self.lstm: nn.Module = ConvLSTM(channels, hidden, outputs, dropout=dropout, coarsen=coarsen)
+        self.lstm = None
+        if hidden:
+            self.lstm = ConvLSTM(channels, hidden, outputs, dropout=dropout, coarsen=coarsen)
         self.projection = None if prior == "spde" else BilinearAutoEncoder(steps, width)
         self.log_weight = nn.Parameter(torch.zeros(())) if self.projection else None
         if refine:
@@ -326,11 +328,12 @@ class VariationalSolver(LearnedSteps):
         mean, deviation
             As from :meth:`estimate`.
         """
-        mean = problem.cells(x)
+        window, kind = problem.given, x.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            mean = problem.cells(x)
+            left = window.mask * (problem.values - problem.observe(x))
         if not self.options["refine"]:
             return mean, None
-        window, kind = problem.given, x.dtype
-        left = window.mask * (problem.values - problem.observe(x))
         features, more = [left, self._given(problem, window)], None
         if self.options["times"]:
             offset = window.offset

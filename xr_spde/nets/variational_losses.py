@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOCUSES",
+    "deviation_loss",
     "gradient_loss",
     "interpolation_loss",
     "loss_weights",
@@ -152,6 +153,28 @@ def gradient_loss(x: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     left = sobel(x - torch.where(known, truth, 0.0)).square().sum(2)
     all_count = -F.max_pool2d(-weights, 3, stride=1)
     return _mean(left, all_count)
+
+
+def deviation_loss(
+    error: Tensor, deviation: Tensor, weights: Tensor, *, least: float = 1e-3
+) -> Tensor:
+    """Negative log-likelihood of errors given their standard deviation, but for a constant.
+
+    Parameters
+    ----------
+    error, deviation, weights : Tensor (B, T, ny, nx)
+        Errors, NaN where there is no truth; through them nothing is learned. Land does not matter.
+    least : float, default 1e-3
+        Smaller deviations count as so much.
+
+    Returns
+    -------
+    Tensor ()
+    """
+    known = error.isfinite()
+    square = torch.where(known, error.detach(), 0.0).square()
+    size = deviation.clamp_min(least)
+    return _mean(size.log() + 0.5 * square / size**2, weights * known)
 
 
 def projection_loss(solver: VariationalSolver, x: Tensor, sea: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xr_spde._core.errors import ParameterError, unknown
 from xr_spde.nets.stationary import BOUNDARIES
 
-__all__ = ["DIRECTIONS", "PRECONDITIONERS", "PRIORS", "UPDATES", "check_names", "check_refined"]
+__all__ = ["DIRECTIONS", "PRECONDITIONERS", "PRIORS", "UPDATES", "check_names", "check_parts"]
 
 PRIORS = ("auto-encoder", "spde", "both")
 """A learned projection, the SPDE, or the sum of their costs."""
@@ -48,9 +48,16 @@ def check_names(
         raise ParameterError(f'directions="observed" with update={update!r}: give update="search"')
 
 
-def check_refined(prior: str, refine: int, *, nodes: int, deviation: bool) -> None:
-    """Refuse unknowns at nodes for a learned prior, and a deviation that nothing tells."""
+def check_parts(
+    prior: str, update: str | None, hidden: int, refine: int, *, nodes: int, deviation: bool
+) -> None:
+    """Refuse parts that need others which are not there."""
     if nodes > 1 and prior != "spde":
         raise ParameterError(f'nodes={nodes} with prior={prior!r}: give prior="spde", or nodes=1')
+    if not hidden and update != "search":
+        raise ParameterError(
+            f"hidden=0 with update={update!r}: without a network the search is that of conjugate "
+            'gradients; give update="search" and prior="spde", or hidden='
+        )
     if deviation and not refine:
         raise ParameterError("deviation=True needs the network after the iterations: give refine=")

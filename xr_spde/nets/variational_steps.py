@@ -18,7 +18,7 @@ from xr_spde.nets.variational_cost import Problem
 
 __all__ = ["LearnedSteps"]
 
-_TINY = 1e-30
+_TINY, _DEPENDENT = 1e-30, 1e-10
 
 
 class LearnedSteps(nn.Module):
@@ -30,18 +30,20 @@ class LearnedSteps(nn.Module):
         Of the solver.
     spread : bool
         Whether gradients are spread by the covariance of the stationary prior.
-    lstm : Module
-        ``lstm(features, state)`` returns fields and a state.
+    lstm : Module or None
+        ``lstm(features, state)`` returns fields and a state; None for conjugate gradients.
     """
 
     options: dict[str, Any]
     spread: bool
-    lstm: nn.Module
+    lstm: nn.Module | None
 
     def _fields(
         self, problem: Problem, g: Tensor, given: Tensor, state: State | None
-    ) -> tuple[list[Tensor], State]:
+    ) -> tuple[list[Tensor], State | None]:
         """Directions (B, T, ny, nx) that the network makes of a gradient of unit size."""
+        if self.lstm is None:
+            return [problem.scaled(g) if self.spread else g], None
         inputs = [g]
         if self.spread:
             wide = problem.scaled(g)
@@ -92,13 +94,18 @@ class LearnedSteps(nn.Module):
                 parts, state = self._fields(problem, g / _rms(g), given, state)
                 for part in parts:
                     p, q = part, problem.product(part)
+                    before = _dot(p, q)
                     for old, pushed, curvature in known:
                         share = _dot(q, old) / curvature
                         p, q = p - share * old, q - share * pushed
-                    curvature = _dot(p, q).clamp_min(_TINY)
+                    curvature = _dot(p, q)
+                    # nothing is left to find along a direction that former ones contain
+                    new = curvature > _DEPENDENT * before.clamp_min(_TINY)
+                    curvature = torch.where(new, curvature, torch.inf)
                     length = _dot(p, g) / curvature
                     x, g = x - length * p, g - length * q
-                    known.append((p, q, curvature))
+                    # without a network the last direction is enough
+                    known = [*(known if self.lstm is not None else []), (p, q, curvature)]
         return x
 
     @property

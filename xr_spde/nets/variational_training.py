@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from xr_spde._core.errors import ParameterError, SolverError, unknown
 from xr_spde._core.progress import track
+from xr_spde.nets.refinement_training import Searched, SearchedWindows
 from xr_spde.nets.theta_losses import likelihood_loss, parameter_penalty
 from xr_spde.nets.training import Run, Schedule
 from xr_spde.nets.variational_losses import (
+    deviation_loss,
     gradient_loss,
     interpolation_loss,
     loss_weights,
@@ -56,6 +58,8 @@ class Objective:
         Rows and columns at the edges of a window that do not count.
     smoothness : float
         Weight of `xr_spde.nets.theta_losses.parameter_penalty` beside the likelihood.
+    deviation : float
+        Weight of the likelihood of the errors, for a solver that tells their deviation.
     """
 
     loss: str = "supervised"
@@ -64,12 +68,15 @@ class Objective:
     likelihood: float = 0.05
     border: int = 0
     smoothness: float = 0.0
+    deviation: float = 0.02
 
     def __post_init__(self) -> None:
         """Check the name and the weights."""
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
-        if min(self.gradient, self.projection, self.likelihood, self.border, self.smoothness) < 0.0:
+        weights = (self.gradient, self.projection, self.likelihood, self.border, self.smoothness,
+                   self.deviation)  # fmt: skip
+        if min(weights) < 0.0:
             raise ParameterError(f"{self} has a negative weight")
 
 
@@ -130,8 +137,9 @@ def _parameters(theta_solver: Any, window: Window, mean: Tensor, truth: Tensor |
 
 
 def _state_loss(
-    objective: Objective, solver: Any, window: Window, truth: Tensor, x: Tensor, theta: Any = None
-) -> Tensor:
+    objective: Objective, solver: Any, window: Window, truth: Tensor, x: Tensor,
+    theta: Any = None, deviation: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Loss of an estimate of the state."""
     if objective.loss == "unsupervised":
         return interpolation_loss(solver, x, window, theta)
@@ -139,6 +147,9 @@ def _state_loss(
     value = supervised_loss(x, truth, weights)
     if objective.gradient:
         value = value + objective.gradient * gradient_loss(x, truth, weights)
+    if objective.deviation and deviation is not None:
+        told = deviation_loss(x - truth, deviation, weights)
+        value = value + objective.deviation * told
     if objective.projection and getattr(solver, "projection", None) is not None:
         known = torch.where(truth.isfinite(), truth, x.detach())
         both = projection_loss(solver, x, window.sea) + projection_loss(solver, known, window.sea)
@@ -176,8 +187,13 @@ def loss_of(objective: Objective, solver: Any = None) -> Callable[[Any, Any, Ten
         Of a `VariationalSolver`, of a `ThetaSolver` where `solver` is given, or of `Solvers`.
     """
 
-    def of_state(model: Any, window: Window, truth: Tensor) -> Tensor:
-        return _state_loss(objective, model, window, truth, model(window))
+    def of_state(model: Any, window: Any, truth: Tensor) -> Tensor:
+        if isinstance(window, Searched):
+            window, x = window.window, window.x
+            mean, deviation = model.refined(model.problem(window), x)
+        else:
+            mean, deviation = model.estimate(window)
+        return _state_loss(objective, model, window, truth, mean, deviation=deviation)
 
     def of_theta(model: Any, window: Window, truth: Tensor) -> Tensor:
         with torch.no_grad():
@@ -296,7 +312,7 @@ def held_threads(threads: int, seed: int) -> Iterator[None]:
 
 
 def train(
-    model: nn.Module, schedule: Schedule, batches: WindowBatches,
+    model: nn.Module, schedule: Schedule, batches: WindowBatches | SearchedWindows,
     validate: Callable[[nn.Module], dict[str, float]], objective: Objective,
     folder: str | os.PathLike[str], *, solver: Any = None, device: str = "cpu", seed: int = 0,
     recipe: str = "", until: int | None = None, progress: bool | None = None, label: str = "train",
