@@ -8,20 +8,28 @@ or by these and a swath, with errors of 0.5 to 5 cm; a tenth of the windows are 
 of random ranges instead. The last sea is held out. The iterations, conjugate gradients for the cost
 with an SPDE prior, are done once for some thousands of windows; the network after them, which tells
 the standard deviation of its errors too, is trained on these. Run again, it goes on where it was
-stopped. Leaves ``sea_level.safetensors``; needs torch.
+stopped. Leaves ``sea_level.safetensors`` and ``scores.json``, the errors on windows of the held sea
+beside those of optimal interpolation; needs torch.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import xarray as xr
 
-from xr_spde.assim import fit
+from xr_spde.assim import NeuralSolver, fit
+from xr_spde.assim.neural_fit import held_windows
+from xr_spde.fields.gaussian import GaussianCovariance, interpolate
+from xr_spde.nets.variational import VariationalSolver
+from xr_spde.nets.variational_windows import Sample, stacked
 from xr_spde.synthetic import turbulent_sea
 
 SEEDS = tuple(range(101, 125))
@@ -54,6 +62,9 @@ SETTINGS: dict[str, Any] = {
     "validation_windows": 24,
     "seed": 31,
 }  # fmt: skip
+_CONVERGED = 100
+_NEAR, _DAYS = 1.0, 7.0
+"""Scales of the covariance of the challenges, in degrees and days."""
 
 
 def sea(seed: int, folder: Path) -> xr.DataArray:
@@ -68,12 +79,56 @@ def sea(seed: int, folder: Path) -> xr.DataArray:
     return (found * float(STD / found.std())).assign_attrs(found.attrs)
 
 
+def gaussian(sample: Sample, degrees: float) -> np.ndarray:
+    """Interpolate the middle and the end of a window with the covariance of the challenges."""
+    covariance = GaussianCovariance(time=_DAYS, y=_NEAR / degrees, x=_NEAR / degrees, std=1.0)
+    places = np.argwhere(sample.mask).astype(float)
+    steps, *shape = sample.mask.shape
+    nodes = np.indices(shape).reshape(2, -1).T.astype(float)
+    mean, _ = interpolate(
+        covariance, places, sample.obs[sample.mask], sample.variance[sample.mask],
+        times=np.array([steps // 2, steps - 1.0]), nodes=nodes, deviation=False,
+    )  # fmt: skip
+    return mean.reshape(2, *shape)
+
+
+def errors(model: NeuralSolver, windows: list[Sample]) -> dict[str, dict[str, float]]:
+    """Root mean square errors in units of the scale, in the middle and at the end of windows."""
+    options = {**model.solver.options, "iterations": _CONVERGED, "refine": 0, "deviation": False}
+    exact = VariationalSolver(**options).eval()
+
+    def ends(solver: VariationalSolver, sample: Sample) -> np.ndarray:
+        found = solver(stacked([sample])[0])[0].numpy()
+        return found[[len(found) // 2, -1]]
+
+    methods = {
+        "neural": lambda s: ends(model.solver, s),
+        "SPDE-OI": lambda s: ends(exact, s),
+        "Gaussian OI": lambda s: gaussian(s, 0.1),
+        "first guess": lambda s: np.zeros((2, *s.sea.shape)),
+    }
+    found: dict[str, dict[str, float]] = {}
+    with torch.no_grad():
+        for name, method in methods.items():
+            squares: dict[str, list[float]] = {}
+            began = time.process_time()
+            for sample in windows:
+                left = method(sample) - sample.truth[[len(sample.truth) // 2, -1]]
+                for task, error in zip(("mapping", "nrt"), left, strict=True):
+                    squares.setdefault(task, []).append(np.mean(error[6:-6, 6:-6] ** 2))
+            seconds = (time.process_time() - began) / len(windows)
+            found[name] = {k: float(np.sqrt(np.mean(v))) for k, v in squares.items()}
+            found[name]["seconds"] = seconds
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--seas", type=Path, help="folder of the seas; by default in that of --out")
     parser.add_argument("--windows", type=int, default=8000, help="that are searched once")
     parser.add_argument("--steps", type=int, default=8000, help="of the network after the search")
+    parser.add_argument("--compare", type=int, default=12, help="windows of the comparison")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     seas = [sea(seed, given.seas or given.out / "seas") for seed in SEEDS]
@@ -90,6 +145,11 @@ def main() -> None:
         },
     )  # fmt: skip
     logging.info("%.0f CPU-s, %s", time.process_time() - began, model.card["scores"])
+    scores = errors(model, held_windows(seas, None, given.compare, **SETTINGS))
+    for name, row in scores.items():
+        print(name, {k: round(v, 4) for k, v in row.items()})
+    model.card["comparison"] = scores
+    (given.out / "scores.json").write_text(json.dumps(scores, indent=1))
     model.save(given.out / "sea_level.safetensors", half=True)
     print(model)
 

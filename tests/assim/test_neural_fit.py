@@ -225,7 +225,7 @@ def test_without_a_truth_the_cost_of_interpolation_falls():
     tracks = da.assim.simulate_tracks(["jason", "swot"], noise=0.01, seed=0)
     settings = {**TINY, "loss": "unsupervised", "spde_prior": prior, "patch": 24}
     first = fit(tracks, **{**settings, "steps": 1, "every": 1})
-    last = fit(tracks, **{**settings, "steps": 60, "every": 20, "rate": 4e-3})
+    last = fit(tracks, **{**settings, "steps": 60, "every": 20})
     assert last.card["scores"]["score"] < first.card["scores"]["score"]
     assert last.scale == pytest.approx(0.1)
     gridded = fit(seen_of(da), obs_error=0.01, **settings)
