@@ -8,8 +8,9 @@ import xarray as xr
 
 from xr_spde.assim import simulate_tracks
 from xr_spde.assim.neural_cells import cells_from_points
+from xr_spde.assim.neural_maps import Maps
 from xr_spde.assim.neural_settings import FitSettings
-from xr_spde.assim.neural_sources import Maps, SeriesSource, TrackCells, simulated_missions
+from xr_spde.assim.neural_sources import SeriesSource, TrackCells, simulated_missions
 from xr_spde.assim.observing import MISSIONS
 from xr_spde.labels.grid import Grid
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from xr_spde._core.errors import GridError, ParameterError
 from xr_spde.assim.neural_cells import cells_from_points
+from xr_spde.assim.neural_maps import Maps, Moments
 from xr_spde.assim.neural_settings import FitSettings
 from xr_spde.assim.neural_sources import (
-    Maps,
-    Moments,
     Observed,
     SeriesSource,
     TrackCells,
