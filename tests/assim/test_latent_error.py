@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_spde.assim.latent.background import background_factor, draw_codes
+from xr_spde.assim.latent.background import background_factor, draw_codes, field_metric
 from xr_spde.assim.latent.model_error import GaussianError, fit_error
 from xr_spde.assim.latent.protocols import ErrorModel, Propagator
 from xr_spde.assim.latent.residuals import cross_residuals, representativeness, step_residuals
@@ -186,6 +186,17 @@ def test_background_with_gaps_and_a_prior():
             background_factor(A, wrong)
     with pytest.raises(ParameterError, match="prior has shape"):
         background_factor(A, 1.0, prior=np.ones(3))
+
+
+def test_the_metric_of_codes_is_the_mean_square_of_fields():
+    rng = np.random.default_rng(0)
+    J, w, e = rng.standard_normal((20, 3)), rng.random(10), rng.standard_normal(3)
+    squares = (J @ e).reshape(10, 2) ** 2
+    assert e @ field_metric(J, w) @ e == pytest.approx((w[:, None] * squares).sum())
+    both = rng.random((10, 2))
+    assert e @ field_metric(J, both) @ e == pytest.approx((both * squares).sum())
+    with pytest.raises(ParameterError, match="do not fit"):
+        field_metric(J, np.ones(7))
 
 
 def test_bad_input_is_refused():

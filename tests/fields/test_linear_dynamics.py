@@ -95,6 +95,23 @@ def test_the_penalty_is_chosen_for_the_error_of_steps_left_out():
     assert np.abs(fit_linear(white).matrix()).max() < 0.3
 
 
+def test_in_the_metric_of_fields_units_of_codes_do_not_matter():
+    rng = np.random.default_rng(0)
+    codes, _, _ = series(LinearPropagator(stable(), np.ones(N)), 5, noise=0.3)
+    mixing = np.diag(np.logspace(-1, 1, N)) @ np.linalg.qr(rng.standard_normal((N, N)))[0]
+    plain = fit_linear(codes)
+    # fields = mixing^-1 @ other codes
+    back = np.linalg.inv(mixing)
+    other = fit_linear(codes @ mixing.T, metric=back.T @ back)
+    np.testing.assert_allclose(back @ other.matrix() @ mixing, plain.matrix(), atol=1e-5)
+    np.testing.assert_allclose(back @ other.offset(), plain.offset(), atol=1e-5)
+    scaled = fit_linear(codes * 3.0, metric=np.full(N, 1 / 9))
+    np.testing.assert_allclose(scaled.matrix(), plain.matrix(), atol=1e-9)
+    for wrong in (np.ones(3), -np.ones(N)):
+        with pytest.raises(ParameterError, match="metric"):
+            fit_linear(codes, metric=wrong)
+
+
 def test_codes_that_are_combinations_of_others_and_few_pairs(caplog):
     rng = np.random.default_rng(0)
     codes = rng.standard_normal((5, 4, 3)) @ rng.standard_normal((3, 20))

@@ -282,6 +282,20 @@ def test_training_that_helps_nothing_leaves_the_linear_propagator(tmp_path, capl
     np.testing.assert_allclose(found.step(z), linear.step(z), atol=1e-12)
 
 
+def test_the_loss_is_that_of_fields(windows, tmp_path):
+    codes, held = windows
+    quick = Schedule(steps=20, warmup=2, every=10, average=0.5, mixed=False)
+    settings = DynamicsSettings(kind="node", hidden=8, layers=1, horizon=1, schedule=quick)
+    scores = []
+    # codes in other units with the metric of fields, and the scaling of inputs: the same run
+    for factor, folder in ((1.0, "one"), (np.logspace(-1, 1, N), "two")):
+        metric = np.ones(N) / np.square(factor)
+        fit_dynamics(codes * factor, settings, tmp_path / folder, held=held, metric=metric)
+        record = (tmp_path / folder / "record.jsonl").read_text().splitlines()
+        scores.append([json.loads(line)["score"] for line in record])
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3)
+
+
 def test_in_bfloat16_only_the_network_runs():
     _, network = smooth_networks(None)
     network = network.float().train()

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xr_spde._core.errors import DivergenceError, ParameterError
 
-__all__ = ["CodeGuard", "Forcing"]
+__all__ = ["CodeGuard", "Forcing", "metric_root"]
 
 Float = NDArray[np.float64]
 
@@ -195,3 +195,36 @@ class CodeGuard:
             return codes
         share = np.minimum(1.0, self.limit / np.maximum(distance, 1e-300))[..., None]
         return np.asarray(self.mean + share * (codes - self.mean), dtype=codes.dtype)
+
+
+def metric_root(metric: ArrayLike | None, n: int) -> Float:
+    """Give the factor L of what errors of codes mean in fields, ``|error of field|^2 = |L' e|^2``.
+
+    Parameters
+    ----------
+    metric : array_like (n,) or (n, n), optional
+        Diagonal, or all, of the quadratic form; by default the identity.
+    n : int
+        Size of a code.
+
+    Returns
+    -------
+    ndarray (n, n)
+        Lower triangular.
+
+    Raises
+    ------
+    ParameterError
+        For other shapes, or a form that is not positive.
+    """
+    if metric is None:
+        return np.eye(n)
+    form = np.asarray(metric, dtype=np.float64)
+    form = np.diag(form) if form.ndim == 1 else form
+    if form.shape != (n, n):
+        raise ParameterError(f"metric has shape {form.shape}; expected ({n},) or ({n}, {n})")
+    floor = 1e-12 * np.trace(form) / n
+    try:
+        return np.asarray(np.linalg.cholesky(form + floor * np.eye(n)))
+    except np.linalg.LinAlgError as error:
+        raise ParameterError("metric is not a positive quadratic form") from error

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from xr_spde._core.codes import Forcing
+from xr_spde._core.codes import Forcing, metric_root
 from xr_spde._core.errors import ParameterError
 from xr_spde.fields.linear_propagator import LinearPropagator, PersistencePropagator
 from xr_spde.solvers.threads import single_blas_thread
@@ -84,6 +84,7 @@ def fit_linear(
     forcing: Forcing | None = None,
     ridge: float | None = None,
     folds: int = 5,
+    metric: ArrayLike | None = None,
 ) -> LinearPropagator:
     """Fit a linear propagator to windows of codes.
 
@@ -102,6 +103,9 @@ def fit_linear(
         cross-validation over groups of windows in a row chooses it, and the identity or zero.
     folds : int, default 5
         Of the cross-validation.
+    metric : array_like (n,) or (n, n), optional
+        What errors of codes mean in fields: ``J' W J`` of the Jacobian and the weights. The penalty
+        and the errors are measured in it; by default, and for orthogonal modes, the identity.
 
     Returns
     -------
@@ -128,8 +132,10 @@ def fit_linear(
     if forcing is not None:
         fixed = np.concatenate([forcing.features(time), fixed], axis=1)
     plain = np.abs(dt - 1.0) < 1e-9
-    target = end
     with single_blas_thread():
+        root = metric_root(metric, n)
+        start, end = start @ root, end @ root
+        target = end
         found = _regress(start, target, fixed, 1.0 / dt, ridge, folds, forcing)
         for _ in range(0 if plain.all() else _PASSES):
             target = end.copy()
@@ -138,6 +144,11 @@ def fit_linear(
                 more = found._power(length) - found.rows
                 target[part] -= start[part] @ more[:, :n].T + fixed[part] @ more[:, n:].T
             found = _regress(start, target, fixed, 1.0 / dt, ridge, folds, forcing)
+        rows = np.concatenate([found.matrix() @ root.T, found.rows[:, n:]], axis=1)
+        rows = scipy.linalg.solve_triangular(root.T, rows, lower=False)
+    found = LinearPropagator(
+        rows[:, :n], rows[:, -1], forced=rows[:, n:-1], forcing=forcing, ridge=found.ridge
+    )
     LOGGER.info(
         "linear propagator of %d pairs: penalty %.0e, spectral radius %.4f",
         len(start), found.ridge, found.radius,

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from xr_spde._core.codes import CodeGuard, Forcing
+from xr_spde._core.codes import CodeGuard, Forcing, metric_root
 from xr_spde._core.errors import ParameterError, SolverError, unknown
 from xr_spde._core.progress import track
 from xr_spde.nets.code_batches import (
@@ -71,8 +71,8 @@ class DynamicsSettings:
     noise : float
         Standard deviation of noise on the codes that roll-outs start from, over the spread of the
         change in a step.
-    scaling : {"common", "component", "none"}
-        How a neural ODE sees codes: over their common standard deviation, over each one's own, or
+    scaling : {"component", "common", "none"}
+        How a neural ODE sees codes: each over its own standard deviation, all over a common one, or
         as they are, as in the source.
     reach : float
         Of the residual, over the largest distance of a code of the training.
@@ -100,7 +100,7 @@ class DynamicsSettings:
     horizon: int = 3
     decay: float = 0.999
     noise: float = 0.0
-    scaling: str = "common"
+    scaling: str = "component"
     reach: float = 1.5
     limit: float = 10.0
     batch: int = 64
@@ -139,6 +139,7 @@ def fit_dynamics(
     held: ArrayLike | None = None,
     linear: Any | None = None,
     forcing: Forcing | None = None,
+    metric: ArrayLike | None = None,
     device: str = "cpu",
     progress: bool | None = None,
 ) -> NetworkPropagator:
@@ -164,6 +165,9 @@ def fit_dynamics(
         What a "residual_node" starts from, with its forcing; fitted without the windows held.
     forcing : Forcing, optional
         By the calendar, of a "node".
+    metric : array_like (n,) or (n, n), optional
+        What errors of codes mean in fields, as `xr_spde.fields.linear_dynamics.fit_linear` takes
+        it; the loss is measured in it.
     device : str, default "cpu"
         Torch device.
     progress : bool, optional
@@ -206,11 +210,28 @@ def fit_dynamics(
             noise=settings.noise * np.sqrt(change) if settings.noise else None,
             decay=settings.decay if settings.policy == "scheduled" else None,
         )
-        _train(
-            propagator, batches, outside, float(change.mean()), settings, folder, device, progress
-        )
+        unit = _Unit.of(inside, metric)
+        _train(propagator, batches, outside, unit, settings, folder, device, progress)
     network = propagator.network.to("cpu").eval().requires_grad_(False)
     return type(propagator)(network, propagator.guard, propagator.options, propagator.arrays)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Measures errors of codes over the change in a step."""
+
+    root: Tensor
+
+    @classmethod
+    def of(cls, data: CodeWindows, metric: ArrayLike | None) -> _Unit:
+        root = metric_root(metric, data.codes.shape[2])
+        change = np.diff(data.codes.astype(np.float64), axis=1) / np.sqrt(data.dts[..., None])
+        size = np.sqrt(np.square(change @ root).mean())
+        return cls(torch.from_numpy((root / size).astype(np.float32)))
+
+    def squares(self, errors: Tensor) -> Tensor:
+        """Squared errors of codes (..., n) in units of the change."""
+        return (errors @ self.root.to(errors)).square()
 
 
 def _begin(
@@ -267,7 +288,7 @@ def _residual(linear: Any, data: CodeWindows, codes: Float) -> Float:
 
 
 def _train(
-    propagator: NetworkPropagator, batches: CodeBatches, held: CodeWindows, change: float,
+    propagator: NetworkPropagator, batches: CodeBatches, held: CodeWindows, unit: _Unit,
     settings: DynamicsSettings, folder: str | os.PathLike[str], device: str,
     progress: bool | None,
 ) -> None:  # fmt: skip
@@ -276,17 +297,17 @@ def _train(
     last = settings.policy == "last"
 
     def loss(model: nn.Module, batch: CodeBatch, truth: Tensor) -> Tensor:
-        errors = (roll_out(model, batch) - truth).square()
-        return (errors[:, -1] if last else errors).mean() / change
+        squares = unit.squares(roll_out(model, batch) - truth)
+        return (squares[:, -1] if last else squares).mean()
 
-    validate = _validation(held, change, device)
+    validate = _validation(held, unit, device)
     with torch.no_grad():
         before = validate(network.to(device).eval())
     schedule = settings.schedule
     told = {k: v for k, v in asdict(settings).items() if k != "schedule"}
     check = [zlib.crc32(np.ascontiguousarray(a).tobytes()) for a in (
         batches.windows.codes, batches.windows.dts, batches.windows.times, held.codes,
-        *propagator.arrays.values())]  # fmt: skip
+        unit.root.numpy(), *propagator.arrays.values())]  # fmt: skip
     recipe = json.dumps({**told, "seed": batches.seed, "data": check, "schedule": asdict(schedule)})
     initial = {name: value.clone() for name, value in network.state_dict().items()}
     if isinstance(network, CodeODE):
@@ -309,7 +330,7 @@ def _train(
 
 
 def _validation(
-    held: CodeWindows, change: float, device: str
+    held: CodeWindows, unit: _Unit, device: str
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Make a function from a network to its roll-out errors, over the change in one step."""
     batch = held.whole().to(device)
@@ -317,7 +338,7 @@ def _validation(
 
     @torch.no_grad()
     def scores(model: nn.Module) -> dict[str, float]:
-        errors = (roll_out(model, batch) - truth).square().mean((0, 2)).div(change).sqrt()
+        errors = unit.squares(roll_out(model, batch) - truth).mean((0, 2)).sqrt()
         named = {"first": float(errors[0]), "last": float(errors[-1])}
         return {**named, "score": float(errors.mean())}
 

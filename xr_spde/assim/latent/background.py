@@ -16,11 +16,37 @@ from numpy.typing import ArrayLike, NDArray
 from xr_spde._core.errors import ParameterError
 from xr_spde._core.rng import Seed, member_generator, resolve_seed
 
-__all__ = ["background_factor", "draw_codes"]
+__all__ = ["background_factor", "draw_codes", "field_metric"]
 
 LOGGER = logging.getLogger(__name__)
 
 Float = NDArray[np.float64]
+
+
+def field_metric(jacobian: ArrayLike, weights: ArrayLike) -> Float:
+    """Give what errors of a code mean in its field: ``J' W J``.
+
+    Parameters
+    ----------
+    jacobian : array_like (P * c, n)
+        Of the decoder, as `StateMap.jacobian` gives it.
+    weights : array_like (P,) or (P, c)
+        Of the squared errors.
+
+    Returns
+    -------
+    ndarray (n, n)
+        As fits of dynamics take it: identity for orthonormal modes.
+    """
+    J = np.asarray(jacobian, dtype=np.float64)
+    w = np.asarray(weights, dtype=np.float64).ravel()
+    w = np.repeat(w, len(J) // w.size)
+    if len(J) != w.size:
+        raise ParameterError(
+            f"jacobian {J.shape} and weights {np.shape(weights)} do not fit: expected (P * c, n) "
+            "and (P,) or (P, c)"
+        )
+    return np.asarray((J * w[:, None]).T @ J)
 
 
 def background_factor(
