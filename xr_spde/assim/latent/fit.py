@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import ParameterError, unknown
+from xr_spde._core.errors import ParameterError
 from xr_spde._core.lazyimport import require
 from xr_spde._core.rng import resolve_seed
 from xr_spde._core.warn import warn
 from xr_spde.assim.latent.channels import Labelled, variables_of
 from xr_spde.assim.latent.forecasts import score_parts
+from xr_spde.assim.latent.maps import MAPS, WHOLE, Task, options_of
 from xr_spde.assim.latent.model import LatentModel
 from xr_spde.assim.latent.model_error import fit_error
 from xr_spde.assim.latent.protocols import ErrorModel, Propagator, StateMap
@@ -32,70 +33,13 @@ from xr_spde.assim.latent.settings import LatentSettings
 from xr_spde.assim.latent.training import Part, Training, read_training
 from xr_spde.fields.linear_dynamics import PersistencePropagator, fit_linear, window_index
 
-__all__ = ["MAPS", "METHODS", "fit_latent"]
+__all__ = ["METHODS", "fit_latent"]
 
 Float = NDArray[np.float64]
 _CARD = "xr_spde.assim.fit"
 _LEADS = 3
 _ENOUGH = 3  # residuals for each number of a code, from which a full covariance is estimated
 
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What the fit of a part is given.
-
-    Attributes
-    ----------
-    training : Training
-        The series.
-    settings : LatentSettings
-        Of the fit.
-    entropy : int
-        Of all that is random.
-    folder : str
-        For what a training keeps.
-    """
-
-    training: Training
-    settings: LatentSettings
-    entropy: int
-    folder: str
-
-    @property
-    def sphere(self) -> bool:
-        """Whether points are longitude and latitude."""
-        return self.training.layout.domain == "sphere"
-
-    @property
-    def points(self) -> Float:
-        """Points of the training."""
-        return self.training.layout.points
-
-    def code_size(self, default: int) -> int:
-        """Size of a code: as given, or a default that the snapshots allow."""
-        count = len(self.training.trained.snapshots)
-        if self.settings.code is None:
-            return max(1, min(default, count // 4))
-        return int(self.settings.code)
-
-
-def _fit_pod(task: Task) -> tuple[StateMap, Float]:
-    from xr_spde.fields.pod import fit_pod
-
-    code = task.settings.code
-    modes: float = code if code is not None and code < 1.0 else task.code_size(400)
-    snapshots = task.training.trained.snapshots
-    if modes >= 1 and modes > len(snapshots) - 1:
-        raise ParameterError(
-            f"code={modes:g} was given and there are {len(snapshots)} snapshots to train on, which "
-            f"span {len(snapshots) - 1} modes about their mean; give at most that, or more times"
-        )
-    return fit_pod(snapshots, task.points, task.training.weights, modes=modes,
-                   sphere=task.sphere, seed=task.entropy, **task.settings.network)  # fmt: skip
-
-
-MAPS: dict[str, Callable[[Task], tuple[StateMap, Float]]] = {"pod": _fit_pod}
-"""Fits of state maps by method."""
 
 METHODS = ("lainr", "pod", "cae", "aeflow", "auto")
 """Latent methods of `xr_spde.assim.fit`."""
@@ -142,7 +86,7 @@ def fit_latent(
     s = settings
     training = read_training(
         obj, variables=None if s.variables is None else list(s.variables), held=s.held,
-        climatology=s.climatology, domain=s.domain, dim=s.dim, x=s.x, y=s.y,
+        climatology=s.climatology, domain=s.domain, whole=method in WHOLE, dim=s.dim, x=s.x, y=s.y,
     )  # fmt: skip
     entropy = resolve_seed(s.seed)
     axes = _axes(obj, training)
@@ -226,14 +170,8 @@ def _dynamics(task: Task, name: str, trained: Float) -> Propagator:
     from xr_spde.nets.latent_dynamics_training import DynamicsSettings, fit_dynamics
     from xr_spde.nets.training import Schedule
 
-    given = dict(task.settings.propagator)
-    names = {one.name for one in fields(Schedule)}
-    usual = DynamicsSettings().schedule
-    schedule = replace(usual, **{k: given.pop(k) for k in list(given) if k in names})
-    unknown_names = sorted(set(given) - {one.name for one in fields(DynamicsSettings)})
-    if unknown_names:
-        known = {one.name for one in fields(DynamicsSettings)} | names
-        raise unknown("option of the dynamics", unknown_names[0], sorted(known))
+    given, timing = options_of(task.settings.propagator, DynamicsSettings, Schedule)
+    schedule = replace(DynamicsSettings().schedule, **timing)
     settings = DynamicsSettings(kind=kind, schedule=schedule, **given)
     options = _windows(task.training.trained, trained, settings.horizon + 1)
     windows = options.pop("windows")
@@ -282,32 +220,38 @@ def _error(
 ) -> ErrorModel:
     """Model error and representativeness, from what the dynamics were not fitted to."""
     training = task.training
-    pieces = _windows(training.held, held, 2)
-    if propagator.name == "linear":
-        # refitted without a fifth of the windows, five times: more residuals than the held ones
-        own = _windows(training.trained, trained, 2)
-        pieces = {name: np.concatenate([own[name], pieces[name]]) for name in own}
-        forcing = getattr(propagator, "forcing", None)
-
-        def fit(which: NDArray[np.int64]) -> Propagator:
-            some = {name: values[which] for name, values in pieces.items()}
-            return fit_linear(some.pop("windows"), **some, forcing=forcing,
-                              **task.settings.propagator)  # fmt: skip
-
-        residuals = cross_residuals(fit, **pieces)
-    else:
-        residuals = step_residuals(propagator, **pieces)
+    residuals = _residuals(task, propagator, trained, held)
     kind = task.settings.model_error
     if kind == "auto":
         kind = "full" if len(residuals) >= _ENOUGH * state_map.n else "diagonal"
-    missed = np.concatenate(
-        [state_map.decode(codes) - part for codes, part in zip(held, training.held.values,
-                                                               strict=True)]
-    )  # fmt: skip
-    per = task.settings.representativeness
-    return fit_error(
-        residuals, kind, representativeness=representativeness(missed, training.weights, per=per)
-    )
+    decoded = np.stack([state_map.decode(codes) for codes in held])
+    missed = (decoded - training.held.values).reshape(-1, *decoded.shape[2:])
+    own = representativeness(missed, training.weights, per=task.settings.representativeness)
+    return fit_error(residuals, kind, representativeness=own)
+
+
+def _residuals(task: Task, propagator: Propagator, trained: Float, held: Float) -> Float:
+    """Errors of single steps (K, n) that the dynamics were not fitted to.
+
+    Linear dynamics are fitted anew without a fifth of the windows, five times: that gives more of
+    them than the held times alone.
+    """
+    pieces = _windows(task.training.trained, trained, 2)
+    if held.shape[1] > 1:
+        last = _windows(task.training.held, held, 2)
+        if propagator.name != "linear":
+            return step_residuals(propagator, **last)
+        pieces = {name: np.concatenate([pieces[name], last[name]]) for name in pieces}
+    if propagator.name != "linear":
+        return step_residuals(propagator, **pieces)
+    forcing = getattr(propagator, "forcing", None)
+
+    def fit(which: NDArray[np.int64]) -> Propagator:
+        some = {name: values[which] for name, values in pieces.items()}
+        options = {**some, "forcing": forcing, **task.settings.propagator}
+        return fit_linear(options.pop("windows"), **options)
+
+    return cross_residuals(fit, **pieces)
 
 
 def _scores(

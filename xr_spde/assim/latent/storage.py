@@ -33,14 +33,14 @@ PARTS: Mapping[str, Mapping[str, str]] = {
         "pod": "xr_spde.fields.pod:PodMap",
         "sinr": "xr_spde.nets.sinr_map:SinrMap",
         "cae": "xr_spde.nets.auto_encoder_map:AutoEncoderMap",
-        "aeflow": "xr_spde.nets.auto_encoder_map:AutoEncoderMap",
+        "aeflow": "xr_spde.nets.auto_encoder_map:AeflowMap",
     },
     "propagator": {
         "linear": "xr_spde.fields.linear_dynamics:LinearPropagator",
         "persistence": "xr_spde.fields.linear_dynamics:PersistencePropagator",
-        "node": "xr_spde.nets.latent_propagators:NetworkPropagator",
-        "residual_node": "xr_spde.nets.latent_propagators:NetworkPropagator",
-        "rezero": "xr_spde.nets.latent_propagators:NetworkPropagator",
+        "node": "xr_spde.nets.latent_propagators:NodePropagator",
+        "residual_node": "xr_spde.nets.latent_propagators:ResidualNodePropagator",
+        "rezero": "xr_spde.nets.latent_propagators:ReZeroPropagator",
     },
     "error": {"gaussian": "xr_spde.assim.latent.model_error:GaussianError"},
 }

@@ -30,6 +30,7 @@ __all__ = ["Part", "Training", "read_training"]
 
 Float = NDArray[np.float64]
 _BLOCK = 2**26
+_FEWEST = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +115,7 @@ def read_training(
     held: float = 0.2,
     climatology: str = "auto",
     domain: str = "auto",
+    whole: bool = False,
     dim: str | None = None,
     x: str | None = None,
     y: str | None = None,
@@ -131,6 +133,8 @@ def read_training(
         Share of the times, the last ones, that are held out.
     climatology, domain : str
         See `fit_scaling` and `read_layout`.
+    whole : bool, default False
+        Keep the cells that never have a value, with weight zero.
     dim : str, optional
         Dimension of members.
     x, y : str, optional
@@ -173,7 +177,7 @@ def read_training(
             "dynamics are fitted with the intervals as they are"
         )
     split = _split(times.size, held)
-    values, layout = _read(fields, layout)
+    values, layout = _read(fields, layout, whole)
     months = months_of(times)
     scaling = fit_scaling(
         values[:, :split].reshape(-1, *values.shape[2:]),
@@ -212,16 +216,16 @@ def _split(count: int, held: float) -> int:
     """Count the times to train on."""
     if not 0.0 < held < 1.0:
         raise ParameterError(f"held={held!r} was given; expected a share of times in (0, 1)")
-    split = count - max(2, round(count * held))
-    if split < 3:
+    split = count - max(1, round(count * held))
+    if split < _FEWEST:
         raise ParameterError(
             f"the series has {count} times, of which held={held:g} leaves {max(split, 0)} to train "
-            "on; at least 3 are needed, beside 2 that are held out"
+            f"on; at least {_FEWEST} are needed, beside one that is held out"
         )
     return split
 
 
-def _read(fields: xr.DataArray, layout: Layout) -> tuple[NDArray[Any], Layout]:
+def _read(fields: xr.DataArray, layout: Layout, whole: bool) -> tuple[NDArray[Any], Layout]:
     """All snapshots (W, T, P, c), at the points that ever have a value; some times at once."""
     members, count = fields.shape[:2]
     cells, c = layout.cells.size, len(layout.channels)
@@ -241,7 +245,7 @@ def _read(fields: xr.DataArray, layout: Layout) -> tuple[NDArray[Any], Layout]:
     seen = np.isfinite(values).any(axis=(0, 1, 3))
     if not seen.any():
         raise ParameterError("the series has no value at all: every cell is NaN, as on land")
-    if seen.all():
+    if whole or seen.all():
         return values, layout
     return values[:, :, seen], replace(layout, cells=layout.cells[seen])
 
