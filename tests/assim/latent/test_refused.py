@@ -154,7 +154,8 @@ def test_land_stays_land_and_observations_on_it_are_refused(waves):
     assert model.layout.cells.size == int(sea.isel(member=0, time=0).notnull().sum())
     truth = waves(4, seed=99).isel(member=0)
     decoded = model.decode(model.encode(truth))
-    np.testing.assert_array_equal(decoded.isnull().isel(time=0), sea.isel(member=0, time=0).isnull())
+    land = sea.isel(member=0, time=0).isnull()
+    np.testing.assert_array_equal(decoded.isnull().isel(time=0), land)
     at = {"time": ("obs", truth.time.values[1:3]), "lat": ("obs", [7.5, 7.5]),
           "lon": ("obs", [10.0, 180.0])}  # fmt: skip
     points = xr.DataArray([1.0, 2.0], at, "obs", name="z")

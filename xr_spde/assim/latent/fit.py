@@ -41,7 +41,7 @@ _LEADS = 3
 _ENOUGH = 3  # residuals for each number of a code, from which a full covariance is estimated
 
 
-METHODS = ("lainr", "pod", "cae", "aeflow", "auto")
+METHODS = (*MAPS, "auto")
 """Latent methods of `xr_spde.assim.fit`."""
 
 
