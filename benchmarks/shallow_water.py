@@ -70,7 +70,8 @@ def main() -> None:
     runs = data.read(options.cache)
     used = time.process_time() - start
     body = (
-        f"{_machine.machine()}\n\nTwenty runs were read or computed in {used:.0f} CPU seconds. "
+        f"{_machine.machine()}\n\nReading the twenty runs from the cache, and computing those that "
+        f"were not in it, took {used:.0f} CPU seconds. "
         f"Height {runs.mean[0]:.1f} m, standard deviation {runs.std[0]:.1f} m; vorticity "
         f"{runs.std[1]:.3e} 1/s (all that follows in these units). Errors are roots of the mean "
         f"square over the area, then averaged over windows and variables.\n\n{curves(runs)}"
