@@ -188,3 +188,20 @@ def test_analyses_of_waves_beat_free_run_and_interpolation():
     assert mean["analysis"] < 0.75 * mean["free"], mean
     assert mean["analysis"] < 0.75 * mean["oi"], mean
     assert mean["away"] < 1.1 * mean["analysis"], mean
+
+
+@pytest.mark.parametrize("method", ["cae", "aeflow"])
+def test_auto_encoders_take_part_with_land_and_all(method, tmp_path):
+    lat, lon = np.arange(-78.75, 90.0, 22.5), np.arange(0.0, 360.0, 22.5)
+    train = Sea(2, 12, 0).series(lat, lon).astype(np.float32)
+    train = train.where(np.abs(train.lon - 180.0) > 50.0)
+    model = fit(train, method=method, seed=1, dynamics="linear",
+                network={"steps": 30, "every": 10, "latent": 2})  # fmt: skip
+    assert (model.map.name, model.map.affine) == (method, False)
+    first = train[0, 0]
+    np.testing.assert_array_equal(model.decode(model.encode(first)).isnull(), first.isnull())
+    found = first.assim.assimilate(train[0, 1:4], model=model, obs_error=0.3, seed=0, n=8)
+    assert np.isfinite(found["mean"].where(first.notnull(), 0.0)).all()
+    model.save(tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.encode(first), model.encode(first))

@@ -18,6 +18,7 @@ from xr_spde._core.errors import ParameterError
 from xr_spde._core.lazyimport import require
 from xr_spde._core.rng import resolve_seed
 from xr_spde._core.warn import warn
+from xr_spde.assim.latent.background import field_metric
 from xr_spde.assim.latent.channels import Labelled, variables_of
 from xr_spde.assim.latent.forecasts import score_parts
 from xr_spde.assim.latent.maps import MAPS, WHOLE, Task, options_of
@@ -131,8 +132,12 @@ def _one(task: Task, name: str, axes: Mapping[str, xr.Variable]) -> LatentModel:
     shape = training.trained.values.shape[:2]
     trained = np.asarray(codes, dtype=np.float64).reshape(*shape, -1)
     held = _encoded(state_map, training.held)
-    propagator = _dynamics(task, name, trained)
-    error = _error(task, state_map, propagator, trained, held)
+    metric = None
+    if name != "pod":  # of which codes are errors of fields already
+        middle = np.asarray(state_map.jacobian(state_map.mean), dtype=np.float64)
+        metric = field_metric(np.nan_to_num(middle), training.weights)
+    propagator = _dynamics(task, name, trained, metric)
+    error = _error(task, state_map, propagator, trained, held, metric)
     model = LatentModel(
         state_map, propagator, error, training.layout, training.scaling, training.clock, axes,
         training.attrs, training.time_name,
@@ -154,8 +159,8 @@ def _encoded(state_map: StateMap, part: Part) -> Float:
     return found.reshape(*part.values.shape[:2], -1)
 
 
-def _dynamics(task: Task, name: str, trained: Float) -> Propagator:
-    """Fit the propagator to codes (W, T, n)."""
+def _dynamics(task: Task, name: str, trained: Float, metric: Float | None) -> Propagator:
+    """Fit the propagator to codes (W, T, n), in the metric (n, n) of their fields."""
     kind = task.settings.dynamics
     if kind == "auto":
         kind = "linear" if name == "pod" else "residual_node"
@@ -164,7 +169,7 @@ def _dynamics(task: Task, name: str, trained: Float) -> Propagator:
     forcing = _forcing(task)
     if kind == "linear":
         options = _windows(task.training.trained, trained, 2)
-        return fit_linear(options.pop("windows"), **options, forcing=forcing,
+        return fit_linear(options.pop("windows"), **options, forcing=forcing, metric=metric,
                           **task.settings.propagator)  # fmt: skip
     require("torch", "torch")
     from xr_spde.nets.latent_dynamics_training import DynamicsSettings, fit_dynamics
@@ -179,11 +184,11 @@ def _dynamics(task: Task, name: str, trained: Float) -> Propagator:
     linear = None
     if kind == "residual_node":
         inside = {k: v[~held] for k, v in options.items()}
-        linear = fit_linear(windows[~held], **inside, forcing=forcing)
+        linear = fit_linear(windows[~held], **inside, forcing=forcing, metric=metric)
     return fit_dynamics(
         windows, settings, f"{task.folder}/dynamics", task.entropy % 2**31, held=held,
         linear=linear, forcing=None if linear is not None else forcing, **options,
-        progress=task.settings.progress,
+        metric=metric, progress=task.settings.progress,
     )  # fmt: skip
 
 
@@ -216,11 +221,12 @@ def _forcing(task: Task) -> Any:
 
 
 def _error(
-    task: Task, state_map: StateMap, propagator: Propagator, trained: Float, held: Float
-) -> ErrorModel:
+    task: Task, state_map: StateMap, propagator: Propagator, trained: Float, held: Float,
+    metric: Float | None,
+) -> ErrorModel:  # fmt: skip
     """Model error and representativeness, from what the dynamics were not fitted to."""
     training = task.training
-    residuals = _residuals(task, propagator, trained, held)
+    residuals = _residuals(task, propagator, trained, held, metric)
     kind = task.settings.model_error
     if kind == "auto":
         kind = "full" if len(residuals) >= _ENOUGH * state_map.n else "diagonal"
@@ -230,7 +236,9 @@ def _error(
     return fit_error(residuals, kind, representativeness=own)
 
 
-def _residuals(task: Task, propagator: Propagator, trained: Float, held: Float) -> Float:
+def _residuals(
+    task: Task, propagator: Propagator, trained: Float, held: Float, metric: Float | None
+) -> Float:
     """Errors of single steps (K, n) that the dynamics were not fitted to.
 
     Linear dynamics are fitted anew without a fifth of the windows, five times: that gives more of
@@ -248,7 +256,7 @@ def _residuals(task: Task, propagator: Propagator, trained: Float, held: Float) 
 
     def fit(which: NDArray[np.int64]) -> Propagator:
         some = {name: values[which] for name, values in pieces.items()}
-        options = {**some, "forcing": forcing, **task.settings.propagator}
+        options = {**some, "forcing": forcing, "metric": metric, **task.settings.propagator}
         return fit_linear(options.pop("windows"), **options)
 
     return cross_residuals(fit, **pieces)

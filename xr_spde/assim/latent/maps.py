@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -146,9 +146,35 @@ def _flat(values: NDArray[Any]) -> NDArray[Any]:
     return values.reshape(-1, *values.shape[2:])
 
 
+def _fit_auto_encoder(kind: str) -> Callable[[Task], tuple[StateMap, Float]]:
+    def fit(task: Task) -> tuple[StateMap, Float]:
+        require("torch", "torch")
+        from xr_spde.nets.auto_encoder_training import AutoEncoderSettings, fit_auto_encoder
+        from xr_spde.nets.training import Schedule
+
+        if task.settings.code is not None:
+            raise ParameterError(
+                f'code={task.settings.code:g} was given; that of "{kind}" follows from the grid: '
+                'type for instance network={"latent": 8} for its channels'
+            )
+        own, timing = options_of(task.settings.network, AutoEncoderSettings, Schedule)
+        schedule = replace(AutoEncoderSettings().schedule, **timing)
+        training = task.training
+        found: tuple[StateMap, Float] = fit_auto_encoder(
+            training.trained.snapshots, training.layout.points, training.weights,
+            settings=AutoEncoderSettings(kind=kind, schedule=schedule, **own),
+            folder=f"{task.folder}/map", sphere=task.sphere, seed=task.entropy,
+        )  # fmt: skip
+        return found
+
+    return fit
+
+
 MAPS: dict[str, Callable[[Task], tuple[StateMap, Float]]] = {
     "pod": _fit_pod,
     "lainr": _fit_sinr,
+    "cae": _fit_auto_encoder("cae"),
+    "aeflow": _fit_auto_encoder("aeflow"),
 }
 """Fits by method; each gives a map and the codes (N, n) of what was trained on."""
 
