@@ -64,7 +64,7 @@ def smooth_networks(forcing):
     torch.manual_seed(0)
     plain = NeuralODE(N, 32, 2, forcing=forcing).double()
     residual = ResidualODE(
-        linear_map(size=2 if forcing else 0).rows, 32, 2, reach=100.0, forcing=forcing
+        linear_map(size=2 if forcing else 0).rows, 32, 2, inner=100.0, outer=101.0, forcing=forcing
     ).double()
     for p in (*residual.network.parameters(), *plain.network.parameters()):
         torch.nn.init.normal_(p, std=0.25)
@@ -131,14 +131,23 @@ def test_an_untrained_residual_is_the_linear_propagator(dt, size):
     np.testing.assert_allclose(found, linear.step(z, dt, 17.0), atol=1e-12)
 
 
-def test_a_residual_is_bounded_far_away_and_has_gradients_at_the_mean():
+def test_a_residual_fades_outside_the_training_and_has_gradients_at_the_mean():
     _, network = smooth_networks(None)
-    network.reach = 2.0
-    z = torch.randn(3, N, dtype=torch.float64)
-    torch.testing.assert_close(network.slope(1e3 * z), network.slope(1e6 * z))
+    whole = network.slope
+    z = torch.nn.functional.normalize(torch.randn(3, N, dtype=torch.float64)) * N**0.5
+    inside = whole(z)
+    assert inside.abs().max() > 0.1
+    network.inner, network.outer = 1.5, 2.0
+    torch.testing.assert_close(network.slope(z), inside)
+    near, far = network.slope(1.75 * z), network.slope(2.1 * z)
+    network.inner, network.outer = 100.0, 101.0
+    torch.testing.assert_close(near, 0.5 * whole(1.75 * z))
+    assert not far.any()
     start = torch.zeros(1, N, dtype=torch.float64, requires_grad=True)
     network(start).sum().backward()
     assert start.grad.isfinite().all()
+    with pytest.raises(ParameterError, match="inner < outer"):
+        ResidualODE(linear_map().rows, 4, 1, inner=2.0, outer=1.0)
 
 
 def test_rezero_starts_as_persistence_and_refuses_fractions():

@@ -47,6 +47,8 @@ Float = NDArray[np.float64]
 POLICIES = ("rollout", "last", "scheduled")
 """Mean error of all steps of a roll-out, error of its last, or of steps that may start anew."""
 
+_INSIDE = 0.99
+
 
 @dataclass(frozen=True)
 class DynamicsSettings:
@@ -75,7 +77,8 @@ class DynamicsSettings:
         How a neural ODE sees codes: each over its own standard deviation, all over a common one, or
         as they are, as in the source.
     reach : float
-        Of the residual, over the largest distance of a code of the training.
+        Distance at which the residual of "residual_node" has faded, over that at which it begins
+        to: the 99th percentile of the codes of the training. Above one.
     limit : float
         Of the guard, see `xr_spde._core.codes.CodeGuard`.
     batch : int
@@ -101,7 +104,7 @@ class DynamicsSettings:
     decay: float = 0.999
     noise: float = 0.0
     scaling: str = "component"
-    reach: float = 1.5
+    reach: float = 1.25
     limit: float = 10.0
     batch: int = 64
     schedule: Schedule = field(
@@ -120,11 +123,11 @@ class DynamicsSettings:
             if given not in known:
                 raise unknown(what, given, known)
         counts = (self.hidden, self.layers, self.blocks, self.horizon, self.batch)
-        sizes = (self.longest, self.reach, self.limit)
+        sizes = (self.longest, self.reach - 1.0, self.limit)
         if min(counts) < 1 or min(sizes) <= 0.0 or self.noise < 0.0 or not 0 < self.decay <= 1:
             raise ParameterError(
-                f"{self}: expected counts of 1 or more, positive longest, reach and limit, a decay "
-                "in (0, 1] and no negative noise"
+                f"{self}: expected counts of 1 or more, positive longest and limit, a reach above "
+                "1, a decay in (0, 1] and no negative noise"
             )
 
 
@@ -258,8 +261,8 @@ def _begin(
         }  # fmt: skip
     left = change
     if linear is not None and settings.kind == "residual_node":
-        distance = np.sqrt(np.square((flat - mean) / inward).mean(1).max())
-        options["reach"] = settings.reach * float(distance)
+        distance = np.quantile(np.sqrt(np.square((flat - mean) / inward).mean(1)), _INSIDE)
+        options |= {"inner": float(distance), "outer": settings.reach * float(distance)}
         del options["n"]
         arrays["rows"] = linear.rows
         left = _residual(linear, data, codes)

@@ -3,8 +3,9 @@
 `NeuralODE` is that of LAINR: ``dz/dt = f(z)``, a multilayer perceptron with learned Swish
 activations. `ResidualODE` is ``dz/dt = L z + c + g(z)``, L the logarithm of a linear propagator.
 The linear part is integrated exactly (Lawson's exponential Runge-Kutta), so that the untrained
-network, g = 0, is the linear propagator, for steps of any length. And g sees codes drawn back into
-the range of the training, so that it is bounded, and a stable linear part keeps forecasts bounded.
+network, g = 0, is the linear propagator, for steps of any length. And g fades where codes leave the
+range of the training, of which the network knows nothing: there, forecasts are linear, and with a
+stable linear part bounded.
 
 References
 ----------
@@ -284,9 +285,8 @@ class ResidualODE(CodeODE):
         Of the residual.
     longest : float, default 1
         Longest step of the integration, in steps of the data.
-    reach : float, default 1.5
-        Distance, in root mean square of normalised codes, to which the residual sees codes; those
-        further away are drawn back.
+    inner, outer : float
+        Distances, in root mean square of normalised codes, between which the residual fades.
     forcing : Forcing, optional
         By the calendar.
     """
@@ -298,13 +298,16 @@ class ResidualODE(CodeODE):
         layers: int = 3,
         *,
         longest: float = 1.0,
-        reach: float = 1.5,
+        inner: float = 2.0,
+        outer: float = 2.5,
         forcing: Forcing | None = None,
     ) -> None:
         n = len(rows)
         super().__init__(n, longest, forcing)
         size = 0 if forcing is None else forcing.size
-        self.reach = reach
+        if not 0.0 < inner < outer:
+            raise ParameterError(f"inner={inner}, outer={outer}: expected 0 < inner < outer")
+        self.inner, self.outer = inner, outer
         self.network = Perceptron(n + size, n, hidden, layers, zero=True)
         self._flow = LinearFlow(rows, forcing)
         self._powers: dict[tuple[float, torch.dtype, str], Tensor] = {}
@@ -338,8 +341,10 @@ class ResidualODE(CodeODE):
     def slope(self, z: Tensor, time: Tensor | float = 0.0) -> Tensor:
         """Evaluate the residual g; time in steps since 1970-01-01."""
         u = (z - self.mean) / self.inward
-        squares = u.square().mean(1, keepdim=True).clamp_min(self.reach**2)
-        return self.evaluate(u * (self.reach * squares.rsqrt()), self.features(z, time))
+        # the root has no slope at zero, and none is asked for inside
+        distance = u.square().mean(1, keepdim=True).clamp(self.inner**2, self.outer**2).sqrt()
+        share = (self.outer - distance) / (self.outer - self.inner)
+        return share**2 * (3.0 - 2.0 * share) * self.evaluate(u, self.features(z, time))
 
     def forward(self, z: Tensor, dt: float = 1.0, time: Tensor | float = 0.0) -> Tensor:
         """Carry codes (B, n) over `dt` steps, from a time (B,) in steps since 1970-01-01."""
