@@ -27,8 +27,8 @@ __all__ = ["MAPPINGS", "interpolate"]
 MAPPINGS = ("oi", "oi-gaussian")
 """Methods: with the prior of an SPDE, or with a Gaussian covariance."""
 
-_HALO = {2: 2.0, 4: 1.5}
-"""Decay times by alpha, after which the correlation of a wide field is 0.05 or less."""
+_HALO = {(2, 1): 2.0, (4, 1): 1.5, (2, 2): 3.5, (4, 2): 3.7}
+"""Decay times by alpha and order in time, after which wide fields correlate by 0.05 or less."""
 
 _LEAST_BLOCK = 10
 
@@ -101,9 +101,9 @@ def interpolate(
     block, halo : int or "auto"
         Long series are cut into windows: steps that are kept of a window, and steps before and
         after that are computed too. "auto": a halo of two decay times (alpha = 2) or one and a half
-        (alpha = 4), after which the field has forgotten 95 % (``2 lt`` for "oi-gaussian"), a block
-        as long but of ten steps at least, and one window where a series is not much longer than
-        that.
+        (alpha = 4), of second order in time 3.5 or 3.7, after which the field has forgotten 95 %
+        (``2 lt`` for "oi-gaussian"), a block as long but of ten steps at least, and one window
+        where a series is not much longer than that.
     draws : int, default 100
         Draws behind the standard deviation where the exact one would not fit; 0 for no deviation.
     solver : {"auto", "direct", "pcg"}, default "auto"
@@ -189,9 +189,10 @@ def _plan(given: dict[str, Any], problem: PriorProblem) -> list[Window]:
     """Cut the series, from sizes and the prior alone."""
     steps, halo, block = problem.times.size, given["halo"], given["block"]
     if halo == "auto" and problem.recipe is not None and given["method"] == "oi":
-        alpha = int(problem.recipe.settings["alpha"])
+        told = problem.recipe.settings
+        kind = int(told["alpha"]), int(told["time_order"])
         days = float(problem.maps["decay_time"][..., ~problem.land].mean())
-        halo = int(np.ceil(_HALO[alpha] * days / problem.step))
+        halo = int(np.ceil(_HALO[kind] * days / problem.step))
     elif halo == "auto":
         halo = int(np.ceil(2.0 * given["lt"] / problem.step))
     if block == "auto":

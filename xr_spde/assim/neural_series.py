@@ -120,6 +120,7 @@ class Series:
         dict of str to float
         """
         recipe, labelled = read_prior(self.prior, step=self.step, like=self.grid)
+        recipe.check_plain("a variational solver")
         maps = {
             name: recipe.grid.to_canonical(np.asarray(da.values)).reshape(-1, *recipe.grid.shape)[0]
             for name, da in labelled.items()

@@ -14,6 +14,7 @@ from xr_spde._core.errors import ParameterError, SchemaError, unknown
 from xr_spde.assim.windows import mesh_of
 from xr_spde.fields.driving_noise import NOISE_ALPHAS, ColouredNoise
 from xr_spde.fields.mesh import COASTS, Mesh
+from xr_spde.fields.second_order import TIME_ORDERS, SecondOrder
 from xr_spde.fields.spacetime import ALPHAS, INITIALS, SpaceTime
 from xr_spde.fields.spde import ADVECTIONS, SpdeOperator, SpdeParameters
 from xr_spde.fields.spde_physical import from_physical, to_physical
@@ -29,10 +30,11 @@ Float = NDArray[np.float64]
 
 SETTINGS: Mapping[str, Any] = {
     "alpha": 4, "boundary": "neumann", "coast": "neumann", "advection": "centred",
-    "initial": "stationary", "noise_length": 0.0, "noise_alpha": 2,
+    "initial": "stationary", "noise_length": 0.0, "noise_alpha": 2, "time_order": 1,
 }  # fmt: skip
 """Attributes of the Dataset of a prior that say what its numbers belong to, with what is meant
-where they are not given. The driving noise is smooth over ``noise_length`` (km)."""
+where they are not given. The driving noise is smooth over ``noise_length`` (km); fields of
+``time_order`` 2 are smooth in time (:mod:`xr_spde.fields.second_order`)."""
 
 _DAY = 86_400.0
 _KM = 1_000.0
@@ -98,20 +100,41 @@ class PriorRecipe:
         far = np.where(land, 1.0, _KM * maps["length"])
         bare = from_physical(shape, alpha=alpha, longest=far,
                              time=np.where(land, 1.0, maps["decay_time"]), **numbers)  # fmt: skip
-        noise = self._noise(operator.mesh)
-        unit = local_std(bare, operator.mesh, dt=self.step, alpha=alpha, noise=noise)
+        noise, order = self._noise(operator.mesh), int(self.settings.get("time_order", 1))
+        unit = local_std(bare, operator.mesh, dt=self.step, alpha=alpha, noise=noise, order=order)
         parameters = SpdeParameters.of(
             shape, kappa=bare.kappa, tau=std / unit, m1=bare.m1, m2=bare.m2, v1=bare.v1,
             v2=bare.v2, gamma=bare.gamma, beta=bare.beta, land=land,
         )  # fmt: skip
-        return SpaceTime(operator, parameters, steps=steps, dt=self.step, alpha=alpha,
-                         initial=self.settings["initial"], noise=noise)  # fmt: skip
+        kind = SpaceTime if order == 1 else SecondOrder
+        return kind(operator, parameters, steps=steps, dt=self.step, alpha=alpha,
+                    initial=self.settings["initial"], noise=noise)  # fmt: skip
 
     def _noise(self, mesh: Mesh) -> ColouredNoise | None:
         """Smoothing of the noise of the settings."""
         far = float(self.settings.get("noise_length", 0.0))
         alpha = int(self.settings.get("noise_alpha", 2))
         return ColouredNoise(mesh, _KM * far, alpha) if far > 0.0 else None
+
+    def check_plain(self, who: str) -> None:
+        """Refuse settings that only interpolation knows.
+
+        Parameters
+        ----------
+        who : str
+            Knows others alone.
+
+        Raises
+        ------
+        ParameterError
+            For noise that is smooth in space, or the second order in time.
+        """
+        given = {name: self.settings[name] for name in ("noise_length", "time_order")}
+        if given["noise_length"] > 0.0 or given["time_order"] != 1:
+            raise ParameterError(
+                f"the prior has {given}; {who} knows white noise (noise_length 0) and the first "
+                "order in time alone"
+            )
 
     def physical(self, parameters: SpdeParameters, mesh: Mesh) -> dict[str, Float]:
         """Variables of the Dataset (ny, nx) of the parameters of one step; canonical."""
@@ -234,13 +257,13 @@ def varying(prior: xr.Dataset) -> str | None:
 
 def check_names(
     alpha: Any, boundary: str, coast: str, advection: str, initial: str = "stationary",
-    noise_length: Any = 0.0, noise_alpha: Any = 2,
+    noise_length: Any = 0.0, noise_alpha: Any = 2, time_order: Any = 1,
 ) -> None:  # fmt: skip
     """Check names and powers.
 
     Parameters
     ----------
-    alpha, boundary, coast, advection, initial, noise_length, noise_alpha
+    alpha, boundary, coast, advection, initial, noise_length, noise_alpha, time_order
         Settings of a prior.
 
     Raises
@@ -257,7 +280,7 @@ def check_names(
     for name, given, known in (
         ("alpha", alpha, ALPHAS), ("boundary", boundary, COASTS), ("coast", coast, COASTS),
         ("advection", advection, ADVECTIONS), ("initial", initial, INITIALS),
-        ("noise_alpha", noise_alpha, NOISE_ALPHAS),
+        ("noise_alpha", noise_alpha, NOISE_ALPHAS), ("time_order", time_order, TIME_ORDERS),
     ):  # fmt: skip
         if given not in known:
             raise unknown(name, given, map(str, known))

@@ -133,10 +133,10 @@ class SpaceTimePosterior:
             ]
             for step in range(first, last):
                 held[step - first][step - first] = self.prior.diagonal_block(step)
-                if step > first:
-                    below = self.prior.block_below(step)
-                    held[step - first][step - first - 1] = below
-                    held[step - first - 1][step - first] = sp.csc_array(below.T)
+                for back in range(1, min(step - first, self.prior.order) + 1):
+                    below = self.prior.block_below(step, back)
+                    held[step - first][step - first - back] = below
+                    held[step - first - back][step - first] = sp.csc_array(below.T)
             part = slice(first * self.prior.nodes, last * self.prior.nodes)
             matrix = sp.csc_array(
                 sp.block_array(held, format="csc") + self._information[part, part]
@@ -150,10 +150,14 @@ class SpaceTimePosterior:
         n, found = self.prior.nodes, []
         for first, last in pairwise(self.blocks.bounds[1:]):
             own = sp.csr_array(self._information[first * n : last * n, : first * n])
-            corner = sp.coo_array(self.prior.block_below(first))
-            shape = ((last - first) * n, first * n)
-            entries = corner.data, (corner.row, corner.col + (first - 1) * n)
-            found.append(sp.csr_array(own + sp.csr_array(sp.coo_array(entries, shape=shape))))
+            for step in range(first, min(first + self.prior.order, last)):
+                for back in range(step - first + 1, min(step, self.prior.order) + 1):
+                    corner = sp.coo_array(self.prior.block_below(step, back))
+                    rows, columns = corner.row + (step - first) * n, corner.col + (step - back) * n
+                    own = own + sp.csr_array(
+                        sp.coo_array((corner.data, (rows, columns)), shape=own.shape)
+                    )
+            found.append(sp.csr_array(own))
         return found
 
     def apply(self, x: Float) -> Float:

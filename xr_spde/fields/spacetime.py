@@ -89,6 +89,8 @@ class SpaceTime:
         For another alpha or initial state.
     """
 
+    order = 1  # of the equation in time: so many steps before it are coupled to a step
+
     def __init__(
         self,
         operator: SpdeOperator,
@@ -126,6 +128,7 @@ class SpaceTime:
         self._weights: dict[int, sp.csr_array] = {}
         self._factored: tuple[int, GridFactor] | None = None
         self._first: GridFactor | None = None
+        self._start: sp.csc_array | None = None
 
     @property
     def nodes(self) -> int:
@@ -228,12 +231,16 @@ class SpaceTime:
         )  # fmt: skip
 
     def first(self) -> sp.csc_array:
-        """Precision ``Q_0`` of the first state (n, n)."""
+        """Precision ``Q_0`` of the first state (n, n); kept."""
+        if self._start is None:
+            self._start = self._first_precision()
+        return self._start
+
+    def _first_precision(self) -> sp.csc_array:
         if not isinstance(self.initial, str):
             return sp.csc_array(self.initial)
-        matrix, turned = self._pair(0)
         weight = self.noise_precision(0)
-        found = turned @ weight @ matrix
+        found = self._pair(0)[1] @ weight @ self._pair(0)[0]
         if self.initial == "stationary":
             found = found - sp.diags_array(self.sea) @ weight
         return sp.csc_array(found)
@@ -253,7 +260,7 @@ class SpaceTime:
         if self._first is not None:
             return self._first
         try:
-            self._first = self.factorise(self.first(), self.coupling, symmetric=True)
+            self._first = self._factorise_first()
         except SolverError as error:
             raise SolverError(
                 f"the precision of the first state is not positive definite: {error}. Where tau or "
@@ -262,14 +269,17 @@ class SpaceTime:
             ) from error
         return self._first
 
+    def _factorise_first(self) -> GridFactor:
+        return self.factorise(self.first(), self.coupling, symmetric=True)
+
     def precision(self) -> sp.csc_array:
-        """Assemble the block tri-diagonal precision (total * n, total * n)."""
+        """Assemble the block banded precision (total * n, total * n)."""
         blocks: list[list[Any]] = [[None] * self.total for _ in range(self.total)]
         for step in range(self.total):
             blocks[step][step] = self.diagonal_block(step)
-            if step:
-                beside = self.block_below(step)
-                blocks[step][step - 1], blocks[step - 1][step] = beside, beside.T
+            for back in range(1, min(step, self.order) + 1):
+                beside = self.block_below(step, back)
+                blocks[step][step - back], blocks[step - back][step] = beside, beside.T
         return sp.csc_array(sp.block_array(blocks, format="csc"))
 
     def diagonal_block(self, step: int) -> sp.csc_array:
@@ -283,8 +293,8 @@ class SpaceTime:
             own = sp.csc_array(own + sp.diags_array(self.sea) @ self.noise_precision(step + 1))
         return own
 
-    def block_below(self, step: int) -> sp.csc_array:
-        """Block of the precision between a step (rows) and the one before (columns)."""
+    def block_below(self, step: int, back: int = 1) -> sp.csc_array:
+        """Block of the precision between a step (rows) and one `back` = 1 before (columns)."""
         turned = self._pair(step)[1]
         return sp.csc_array(-(turned @ self.noise_precision(step) @ sp.diags_array(self.sea)))
 
@@ -302,23 +312,13 @@ class SpaceTime:
         """
         states = x.reshape(self.total, self.nodes, -1)
         out = np.empty_like(states)
-        out[0] = self._apply_first(states[0])
+        out[0] = self.first() @ states[0]
         for step in range(1, self.total):
             matrix, turned = self._pair(step)
             weighed = self.noise_precision(step) @ self._noise(matrix, states, step)
             out[step] = turned @ weighed
             out[step - 1] -= self.sea[:, None] * weighed
         return out.reshape(x.shape)
-
-    def _apply_first(self, state: Float) -> Float:
-        if not isinstance(self.initial, str):
-            return np.asarray(self.initial @ state)
-        matrix, turned = self._pair(0)
-        weight = self.noise_precision(0)
-        found = turned @ (weight @ (matrix @ state))
-        if self.initial == "stationary":
-            found -= self.sea[:, None] * (weight @ state)
-        return np.asarray(found)
 
     def _noise(self, matrix: sp.csr_array, states: Float, step: int) -> Float:
         return np.asarray(matrix @ states[step] - self.sea[:, None] * states[step - 1])
@@ -336,7 +336,7 @@ class SpaceTime:
         ndarray () or (K,)
         """
         states = x.reshape(self.total, self.nodes, -1) * self.sea[:, None]
-        found = np.einsum("ik,ik->k", states[0], self._apply_first(states[0]))
+        found = np.einsum("ik,ik->k", states[0], self.first() @ states[0])
         for step in range(1, self.total):
             noise = self._noise(self.transition(step), states, step)
             found += np.einsum("ik,ik->k", noise, self.noise_precision(step) @ noise)
@@ -344,13 +344,16 @@ class SpaceTime:
 
     def log_determinant(self) -> float:
         """Logarithm of the determinant of the precision, land left out."""
+        return self._sum_of_determinants(start=1, power=2)
+
+    def _sum_of_determinants(self, *, start: int, power: int) -> float:
         total, known = self.first_factor().logdet(), {}
-        for step in range(1, self.total):
+        for step in range(start, self.total):
             which = self.set_of(step)
             if which not in known:
                 weights = float(np.log(self.weight(step)) @ self.sea)
                 weights += 0.0 if self.noise is None else 2.0 * self.noise.log_determinant()
-                known[which] = 2.0 * self.factor(step).logdet() + weights
+                known[which] = power * self.factor(step).logdet() + weights
             total += known[which]
         return total
 
@@ -376,6 +379,9 @@ class SpaceTime:
             raise ParameterError(
                 f"noise has shape {noise.shape}; expected (K, {self.total}, {self.nodes})"
             )
+        return self._sample(noise)
+
+    def _sample(self, noise: Float) -> Float:
         out = np.empty(noise.shape)
         state = self.sea[:, None] * self.first_factor().sample(noise[:, 0].T)
         out[:, 0] = state.T

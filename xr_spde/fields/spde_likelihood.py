@@ -73,9 +73,10 @@ class ParameterGradient:
     """Gradient by the entries of A and by W, gathered over steps and windows."""
 
     def __init__(self, prior: SpaceTime) -> None:
-        if prior.noise is not None:
+        if prior.noise is not None or prior.order != 1:
             raise ParameterError(
-                "the likelihood knows white noise only; expected a prior without noise="
+                "the likelihood knows white noise only, and the first order in time; expected a "
+                "prior without noise="
             )
         sets, n = prior.parameters.steps, prior.nodes
         self.prior = prior

@@ -2,8 +2,9 @@ r"""Standard deviation of the space-time prior where its parameters are nearly c
 
 A wave with the symbol :math:`\lambda = \kappa^2 + k' H k + i k' m` of the stencil has the variance
 :math:`(\tau^2 dt / \Delta) / (|1 + dt \lambda^{\alpha/2}|^2 - 1)`; their mean over all waves of the
-grid is that of a node far from edges. A quadrature graded toward long waves serves lengths from a
-fraction of a spacing to hundreds.
+grid is that of a node far from edges. Of second order in time, with D for the square above, the
+variance of a wave is :math:`(\tau^2 dt^3 / \Delta) (D + 1) / (D - 1)^3`. A quadrature graded toward
+long waves serves lengths from a fraction of a spacing to hundreds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _BLOCK = 256
 
 def local_std(
     parameters: SpdeParameters, mesh: Mesh, *, dt: float, alpha: int,
-    noise: ColouredNoise | None = None,
+    noise: ColouredNoise | None = None, order: int = 1,
 ) -> Float:  # fmt: skip
     """Stationary standard deviation with the parameters of every node.
 
@@ -44,6 +45,8 @@ def local_std(
         Power.
     noise : ColouredNoise, optional
         Smoothing of the noise.
+    order : {1, 2}, default 1
+        Of the equation in time.
 
     Returns
     -------
@@ -60,8 +63,9 @@ def local_std(
     table = np.stack([np.broadcast_to(one, p.kappa.shape).ravel() for one in given], axis=1)
     rows, place = np.unique(table, axis=0, return_inverse=True)
     variance = np.concatenate(
-        [_variance(rows[k : k + _BLOCK], dt, alpha, noise) for k in range(0, len(rows), _BLOCK)]
-    )
+        [_variance(rows[k : k + _BLOCK], dt, alpha, noise, order)
+         for k in range(0, len(rows), _BLOCK)]
+    )  # fmt: skip
     found = variance[place.ravel()].reshape(p.kappa.shape) / (mesh.dx * mesh.dy)
     return np.asarray(p.tau * np.sqrt(found))
 
@@ -77,7 +81,7 @@ def _waves() -> tuple[Float, Float, Float]:
     return wx.ravel(), wy.ravel(), weights.ravel()
 
 
-def _variance(rows: Float, dt: float, alpha: int, noise: ColouredNoise | None) -> Float:
+def _variance(rows: Float, dt: float, alpha: int, noise: ColouredNoise | None, order: int) -> Float:
     """Variance times the area of a cell, for tau = 1."""
     wx, wy, weights = _waves()
     kappa2, h11, h22, h12, m1, m2 = (rows[:, k, None] for k in range(6))
@@ -89,7 +93,7 @@ def _variance(rows: Float, dt: float, alpha: int, noise: ColouredNoise | None) -
     else:
         drift = dt * real ** (alpha // 2)
         damping = drift * (2.0 + drift)
-    power = dt / damping
+    power = dt / damping if order == 1 else dt**3 * (2.0 + damping) / damping**3
     if noise is not None:
         across, along = rows[:, 6, None], rows[:, 7, None]
         smooth = across * (2.0 - 2.0 * np.cos(wx)) + along * (2.0 - 2.0 * np.cos(wy))
