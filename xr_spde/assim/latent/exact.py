@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_spde._core.codes import CodeGuard
-from xr_spde.assim.latent.filtering import FilterSettings, guarded, noise_of
+from xr_spde.assim.latent.filtering import FilterSettings, noise_of, noted
 from xr_spde.assim.latent.protocols import ErrorModel, Propagator, StateMap
 from xr_spde.assim.latent.seen import NOTHING, Leap, Seen, innovation_statistics
 from xr_spde.fields.latent_kalman import KalmanFilter
@@ -86,7 +86,8 @@ def exact_filter(
         if leap.dt > 0.0:
             matrix, offset = affine_step(propagator, state.n, leap)
             state.forecast(matrix, offset, noise_of(propagator, error, leap.dt, settings.noise))
-        guarded(guard, state.mean[None], number, leap, "forecast")
+        with noted(number, leap, "forecast"):
+            guard.check(state.mean[None], number)
         before, statistics = state.mean, dict(NOTHING)
         if leap.seen is not None:
             statistics = _analysis(state, state_map, leap.seen, settings.threshold)

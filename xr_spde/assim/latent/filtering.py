@@ -21,6 +21,7 @@ Szunyogh (2007), Physica D 230.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,7 +43,7 @@ from xr_spde.assim.projection import Projection, project
 from xr_spde.assim.transforms import mean_preserving_rotation, transform
 from xr_spde.fields.latent_kalman import noise_over
 
-__all__ = ["Analysed", "FilterSettings", "Instant", "LatentFilter", "guarded", "noise_of"]
+__all__ = ["Analysed", "FilterSettings", "Instant", "LatentFilter", "noted", "noise_of"]
 
 Float = NDArray[np.float64]
 _RIDGE = 1e-6
@@ -147,12 +148,14 @@ class LatentFilter:
         codes = np.asarray(codes, dtype=np.float64)
         for number, leap in enumerate(leaps):
             seeds = np.random.SeedSequence(settings.entropy, spawn_key=(number,)).spawn(2)
-            codes = self._forecast(codes, leap, seeds[0])
-            guarded(guard, codes, number, leap, "forecast")
+            with noted(number, leap, "forecast"):
+                codes = self._forecast(codes, leap, seeds[0])
+                guard.check(codes, number)
             mean, statistics = codes.mean(axis=0), dict(NOTHING)
             if leap.seen is not None:
                 codes, statistics, settings = self._analysis(codes, leap.seen, settings, seeds[1])
-                guarded(guard, codes, number, leap, "analysis")
+                with noted(number, leap, "analysis"):
+                    guard.check(codes, number)
             yield Analysed(codes, mean, statistics)
 
     def _forecast(self, codes: Float, leap: Leap, seed: Any) -> Float:
@@ -260,15 +263,12 @@ def _wide(weights: Float) -> Float:
     return weights[:, None] if weights.ndim == 1 else weights
 
 
-def guarded(guard: CodeGuard, codes: Float, number: int, leap: Leap, what: str) -> None:
-    """Refuse codes that ran away, and say when.
+@contextmanager
+def noted(number: int, leap: Leap, what: str) -> Iterator[None]:
+    """Say when codes ran away, whoever found it.
 
     Parameters
     ----------
-    guard : CodeGuard
-        With its limit.
-    codes : ndarray (N, n)
-        Of the members.
     number : int
         Of the leap.
     leap : Leap
@@ -276,15 +276,19 @@ def guarded(guard: CodeGuard, codes: Float, number: int, leap: Leap, what: str) 
     what : str
         "forecast" or "analysis".
 
+    Yields
+    ------
+    None
+
     Raises
     ------
     DivergenceError
-        Naming step, time and members.
+        With a note that names step and time.
     """
     try:
-        guard.check(codes, number)
+        yield
     except DivergenceError as error:
-        error.add_note(f"in the {what} of {leap.name or f'time {number}'}")
+        error.add_note(f"in the {what} of {leap.name or 'a time'}, step {number} of the cycle")
         raise
 
 
