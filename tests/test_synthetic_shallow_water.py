@@ -104,6 +104,7 @@ def persistence(runs, windows):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_persistence_is_the_published_curve():
     runs = synthetic.shallow_water((19, 20))
     ratio = persistence(runs, LOGGED) / PERSISTENCE
