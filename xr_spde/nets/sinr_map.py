@@ -16,7 +16,7 @@ from xr_spde._core.memory import check_memory
 from xr_spde.nets.inference import single_thread
 from xr_spde.nets.latent_encoding import CodePrior, encode
 from xr_spde.nets.sinr import Sinr, SinrSettings
-from xr_spde.nets.sinr_sites import BLOCK, Site, Sites
+from xr_spde.nets.sinr_sites import Site, Sites
 
 __all__ = ["SinrMap"]
 
@@ -189,7 +189,7 @@ class SinrMap:
         """
         given, at = self._codes(codes), self._points(points)
         fields = np.empty((len(given), len(at), self.variables), _kind(codes))
-        step = max(1, _WORK // (8 * self.variables * BLOCK * self.net.settings.width))
+        row = 8 * self.variables * self.net.settings.width
         with torch.no_grad(), single_thread():
             for part, site in self._sites.blocks(at):
                 if site.affine is not None:
@@ -197,6 +197,7 @@ class SinrMap:
                     moved = torch.einsum("kpw,bkw->bpk", modes, self.net.split(given))
                     fields[:, part] = (moved + offset).cpu().numpy()
                     continue
+                step = max(1, _WORK // (row * site.functions.shape[1]))
                 for low in range(0, len(given), step):
                     some = slice(low, low + step)
                     fields[some, part] = self.net(given[some], site.functions).cpu().numpy()
