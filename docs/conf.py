@@ -114,6 +114,7 @@ RESULTS = {
     "latent_sensitivity": "Sensitivity of the latent model",
     "sea_ice": "Drift of sea ice",
     "climate_networks": "Networks on real data",
+    "lainr_encoding": "Time of encoding",
 }
 
 

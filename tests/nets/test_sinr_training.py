@@ -8,10 +8,11 @@ import torch
 
 from xr_spde._core.errors import ParameterError, UnknownNameError
 from xr_spde.nets.harmonics import spherical_harmonics, triangle
-from xr_spde.nets.latent_encoding import encode
+from xr_spde.nets.latent_encoding import CodePrior, encode
 from xr_spde.nets.sinr import Sinr, SinrSettings
 from xr_spde.nets.sinr_batches import Batch, FieldBatches, SinrTraining
-from xr_spde.nets.sinr_codes import best_maps, standardise
+from xr_spde.nets.sinr_codes import standardise
+from xr_spde.nets.sinr_components import best_maps
 from xr_spde.nets.sinr_training import AutoDecoder, fit_sinr, loss_of, train_sinr
 
 DEGREE, FREE = 8, 8
@@ -276,27 +277,60 @@ def test_standard_codes_are_of_the_same_fields(options):
     np.testing.assert_allclose(cov[:width, :width], np.eye(width), atol=1e-4)
 
 
-def test_best_maps_are_the_components_of_projected_fields():
+@pytest.mark.parametrize("joint", [False, True])
+def test_best_maps_are_the_components_of_projected_fields(joint):
     """Against the singular values of fields projected on the span of the rows, dense."""
-    net, (points, weights, fields) = tiny().double(), tiny_data(30)
-    areas = np.repeat(weights[:, None], 2, axis=1)
+    net = tiny(**({"code": 0, "common": 6} if joint else {})).double()
+    points, weights, fields = tiny_data(30)
+    areas = np.repeat(weights[:, None], 2, axis=1) * np.array([1.0, 0.4])
     batches = FieldBatches(fields, 30, net, points, areas, SinrTraining(), seed=0)
     assert best_maps(net, batches, flat=1e-12)
-    rows, constant = (p.detach().numpy() for p in net.sweep(net.functions(points)))
-    root = np.sqrt(weights / weights.sum())[:, None]
-    u = np.linalg.svd(root * rows, full_matrices=False)
-    q = u[0][:, u[1] > 1e-6 * u[1][0]]
-    found = encode(net, net.functions(points), torch.as_tensor(fields).double(),
-                   torch.as_tensor(weights)).misfit.numpy()  # fmt: skip
-    expected = np.zeros(30)
-    for k in range(2):
-        left = root[:, 0] * (fields[:, :, k] - constant)
-        inside = left @ q
-        centred = inside - inside.mean(axis=0)
-        top = np.linalg.svd(centred, full_matrices=False)[2][:4]
-        kept = inside.mean(axis=0) + centred @ top.T @ top
-        expected += ((left - kept @ q.T) ** 2).sum(axis=1) / 2.0
-    np.testing.assert_allclose(found.mean(), expected.mean(), rtol=1e-4)
+    functions = net.functions(points)
+    rows, constant = (p.detach().numpy() for p in net.sweep(functions))
+    found = encode(
+        net, functions, torch.as_tensor(fields).double(), torch.as_tensor(areas)
+    ).misfit.numpy()  # fmt: skip
+    root = np.sqrt(areas)
+    u, size, _ = np.linalg.svd(root[:, :1] * rows, full_matrices=False)
+    q = u[:, size > 1e-6 * size[0]]
+    left = (fields - constant[:, None]) * root
+    inside = np.einsum("npk,pq->nkq", left, q)
+    outside = (left**2).sum() - (inside**2).sum()
+    blocks = [inside.reshape(30, -1)] if joint else [inside[:, 0], inside[:, 1]]
+    for block in blocks:
+        values = np.linalg.svd(block - block.mean(axis=0), compute_uv=False)
+        outside += (values[net.reads :] ** 2).sum()
+    np.testing.assert_allclose(found.mean(), outside / 30 / areas.sum(), rtol=1e-4)
+
+
+def test_turned_fields_leave_no_preferred_longitude():
+    """With a share of 1 the modes of each order come as cosine and sine alike."""
+    points, weights, fields = tiny_data(16)
+    areas = np.repeat(weights[:, None], 2, axis=1)
+    turned = fields.reshape(16, 12, 6, 2)[:, np.roll(np.arange(12), 3)].reshape(fields.shape)
+    errors = []
+    for share in (0.0, 1.0):
+        net = tiny(width=16, depth=3).double()
+        training = SinrTraining(turned=share)
+        batches = FieldBatches(fields[:3], 3, net, points, areas, training, seed=0)
+        assert best_maps(net, batches)
+        both = torch.as_tensor(np.stack([fields[:3], turned[:3]])).double()
+        prior = CodePrior(torch.zeros(net.n), torch.ones(net.n))
+        codes = [
+            encode(net, net.functions(points), part, torch.as_tensor(areas), prior=prior,
+                   noise=1e-3).misfit.mean() for part in both
+        ]  # fmt: skip
+        errors.append([float(code) for code in codes])
+    (own, other), (own_turned, other_turned) = errors
+    assert other > 2.0 * own
+    assert other_turned < 0.8 * other
+    assert own_turned > own
+    drawn = FieldBatches(fields, 16, tiny(), points, areas, SinrTraining(turned=1.0), seed=0)
+    plain = FieldBatches(fields, 16, tiny(), points, areas, SinrTraining(), seed=0)
+    assert not torch.equal(drawn[0][0].functions, plain[0][0].functions)
+    assert torch.equal(drawn[0][1], plain[0][1])
+    with pytest.raises(ParameterError, match="turned"):
+        SinrTraining(turned=0.5, codes="adam")
 
 
 def test_settings_that_cannot_work_are_refused():

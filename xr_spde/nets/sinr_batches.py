@@ -55,7 +55,10 @@ class SinrTraining:
     patience : int
         Validations without a better score after which the training ends.
     mixed : bool
-        bfloat16 where it makes no difference to codes: faster on processors that have it.
+        bfloat16 in the decoder while it is trained: faster on processors that have it.
+    turned : float
+        Share of steps whose fields are turned about the axis of a sphere by a random angle: for
+        fields whose statistics know no longitude, or nearly.
     """
 
     steps: int = 5000
@@ -70,6 +73,7 @@ class SinrTraining:
     every: int = 500
     patience: int = 1000
     mixed: bool = False
+    turned: float = 0.0
 
     def __post_init__(self) -> None:
         if self.codes not in CODES:
@@ -79,6 +83,11 @@ class SinrTraining:
             raise ParameterError(
                 f"training is {asdict(self)}; expected steps, fields, window, every and patience "
                 "of at least 1, points of at least 0, and a positive rate, code_rate and noise"
+            )
+        if not 0.0 <= self.turned <= 1.0 or (self.turned and self.codes == "adam"):
+            raise ParameterError(
+                f"turned={self.turned!r}, codes={self.codes!r}; expected a share from 0 to 1, and "
+                'with a share codes="solve": a table has one code for a field, not for its turns'
             )
 
     def schedule(self) -> Schedule:
@@ -181,6 +190,10 @@ class FieldBatches(Dataset[tuple[Batch, Tensor]]):
             drawn = rng.choice(len(points), self.size, p=self.share)
             values, points, weights = values[:, drawn], points[drawn], weights[drawn]
             functions = None if functions is None else functions[:, drawn]
+        chance = np.random.default_rng([self.seed, 4, step])
+        if chance.random() < self.training.turned:
+            points = points + np.array([chance.uniform(0.0, 2.0 * np.pi), 0.0])
+            functions = None
         if functions is None:
             functions = self.decoder.functions(points).cpu()
         batch = Batch(

@@ -11,7 +11,7 @@ from xr_spde.nets.latent_encoding import CodePrior, encode
 from xr_spde.nets.sinr import Sinr
 from xr_spde.nets.sinr_batches import FieldBatches
 
-__all__ = ["best_maps", "encode_all", "missed", "standardise", "unit_prior"]
+__all__ = ["encode_all", "missed", "standardise", "unit_prior"]
 
 
 def unit_prior(decoder: Sinr) -> CodePrior:
@@ -160,73 +160,3 @@ def missed(
     left = torch.where(known, decoder(codes, functions) - fields, 0.0).double()
     share = (w * left.square()).sum((0, 1)) / w.sum((0, 1)).clamp_min(1e-300)
     return np.asarray(share.numpy())
-
-
-@torch.no_grad()
-def best_maps(
-    decoder: Sinr, batches: FieldBatches, *, flat: float = 1e-7, together: int = 256
-) -> bool:
-    """Give an affine decoder the maps of the code that leave the least misfit, in closed form.
-
-    With filters and trunk as they are, the modes of a variable lie in the span of the rows of
-    `Sinr.sweep`; the best are the principal components of the fields projected on it, which the
-    maps here express. Codes of the fields then have mean 0, variance 1 and no correlation.
-
-    Parameters
-    ----------
-    decoder : Sinr
-        Changed in place.
-    batches : FieldBatches
-        Of the fields.
-    flat : float, optional
-        Combinations of rows of less than this share of the largest mean square are not used.
-    together : int, optional
-        Fields that are read at once.
-
-    Returns
-    -------
-    bool
-        False if nothing was done: the decoder is not affine, variables share maps or numbers of
-        the code, or values are missing.
-
-    References
-    ----------
-    Izenman (1975), J. Multivariate Anal. 5, 248-264 (reduced-rank regression).
-    """
-    settings, weights = decoder.settings, torch.as_tensor(batches.areas)
-    if not decoder.affine or settings.common or (settings.shared and settings.variables > 1):
-        return False
-    rows, constant = (part.double() for part in decoder.sweep(batches.everywhere()))
-    share = weights / weights.sum(0)
-    whitening = [_whitened(rows, share[:, k], flat) for k in range(settings.variables)]
-    sums = [rows.new_zeros(len(w.T)) for w in whitening]
-    squares = [rows.new_zeros(len(w.T), len(w.T)) for w in whitening]
-    for low in range(0, batches.count, together):
-        fields = batches.values(np.arange(low, min(low + together, batches.count))).double()
-        for k, white in enumerate(whitening):
-            left = torch.where(share[:, k] > 0.0, fields[:, :, k] - constant, 0.0) * share[:, k]
-            if not bool(left.isfinite().all()):
-                return False
-            parts = left @ rows @ white
-            sums[k] += parts.sum(0)
-            squares[k] += parts.T @ parts
-    for k, white in enumerate(whitening):
-        mean = sums[k] / batches.count
-        size, axes = torch.linalg.eigh(squares[k] / batches.count - mean[:, None] * mean)
-        kept = min(settings.code, len(size))
-        maps = white @ (axes[:, -kept:] * size[-kept:].clamp_min(0.0).sqrt())
-        decoder.shift_weight[:, k] = 0.0
-        decoder.shift_weight[:, k, :, :kept] = (
-            maps.flip(1).reshape(settings.depth, -1, kept).to(decoder.shift_weight)
-        )
-        shift = (white @ mean).view(settings.depth, -1).to(decoder.shift_bias.dtype)
-        decoder.shift_bias[:, k] = shift - decoder.trunk_bias
-    return True
-
-
-def _whitened(rows: Tensor, share: Tensor, flat: float) -> Tensor:
-    """Find combinations (m, r) of rows (P, m) that are orthonormal under weights (P,)."""
-    size, axes = torch.linalg.eigh(rows.T @ (rows * share[:, None]))
-    kept = size > flat * size[-1]
-    combined: Tensor = axes[:, kept] / size[kept].sqrt()
-    return combined

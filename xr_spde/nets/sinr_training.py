@@ -39,7 +39,8 @@ from xr_spde._core.progress import track
 from xr_spde.nets.latent_encoding import code_prior, encode
 from xr_spde.nets.sinr import Sinr, SinrSettings
 from xr_spde.nets.sinr_batches import Batch, FieldBatches, SinrTraining, checked_sizes
-from xr_spde.nets.sinr_codes import best_maps, encode_all, missed, standardise, unit_prior
+from xr_spde.nets.sinr_codes import encode_all, missed, standardise, unit_prior
+from xr_spde.nets.sinr_components import best_maps
 from xr_spde.nets.sinr_map import SinrMap
 from xr_spde.nets.training import Run
 
