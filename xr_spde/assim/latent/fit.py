@@ -23,13 +23,14 @@ from xr_spde.assim.latent.channels import Labelled, variables_of
 from xr_spde.assim.latent.forecasts import score_parts
 from xr_spde.assim.latent.maps import MAPS, WHOLE, Task, options_of
 from xr_spde.assim.latent.model import LatentModel
-from xr_spde.assim.latent.model_error import fit_error
+from xr_spde.assim.latent.model_error import GaussianError, fit_error
 from xr_spde.assim.latent.protocols import ErrorModel, Propagator, StateMap
 from xr_spde.assim.latent.residuals import (
     cross_residuals,
     representativeness,
     step_residuals,
 )
+from xr_spde.assim.latent.running import DEAD
 from xr_spde.assim.latent.settings import LatentSettings
 from xr_spde.assim.latent.training import Part, Training, read_training
 from xr_spde.fields.linear_dynamics import PersistencePropagator, fit_linear, window_index
@@ -233,7 +234,13 @@ def _error(
     decoded = np.stack([state_map.decode(codes) for codes in held])
     missed = (decoded - training.held.values).reshape(-1, *decoded.shape[2:])
     own = representativeness(missed, training.weights, per=task.settings.representativeness)
-    return fit_error(residuals, kind, representativeness=own)
+    live = state_map.spread > DEAD * state_map.spread.max()
+    if kind != "scalar" or live.all():
+        return fit_error(residuals, kind, representativeness=own)
+    # one variance for numbers that the training uses; in others it would be far off all codes
+    variance = fit_error(residuals, "diagonal").noise
+    variance[live] = variance[live].mean()
+    return GaussianError("diagonal", variance, own)
 
 
 def _residuals(

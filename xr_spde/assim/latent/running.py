@@ -22,9 +22,12 @@ from xr_spde.assim.latent.observe import ObservedSeries
 from xr_spde.assim.latent.seen import NOTHING, Leap
 from xr_spde.assim.update import places
 
-__all__ = ["KEPT", "Problem"]
+__all__ = ["DEAD", "KEPT", "Problem"]
 
 Float = NDArray[np.float64]
+
+DEAD = 1e-2
+"""Share of the largest spread below which a number of a code is not in use: of spare ones."""
 
 KEPT = (
     "obs_error", "unusable", "value", "obs_x", "obs_y", "background_error", "representativeness",
@@ -147,6 +150,8 @@ class Problem:
         if self.members[0] is not None:
             return codes
         root, size = self._factor(codes[0]), self.members[1]
+        spread = self.model.map.spread
+        root[spread <= DEAD * spread.max()] = 0.0
         drawn = draw_codes(codes[0], root, size, self.settings.entropy)
         return np.asarray(drawn + (codes[0] - drawn.mean(axis=0)))
 
