@@ -27,7 +27,6 @@ import xarray as xr
 
 from xr_spde.assim import NeuralSolver, fit
 from xr_spde.assim.neural_fit import held_windows
-from xr_spde.fields.gaussian import GaussianCovariance, interpolate
 from xr_spde.nets.variational import VariationalSolver
 from xr_spde.nets.variational_windows import Sample, stacked
 from xr_spde.synthetic import turbulent_sea
@@ -63,8 +62,6 @@ SETTINGS: dict[str, Any] = {
     "seed": 31,
 }  # fmt: skip
 _CONVERGED = 100
-_NEAR, _DAYS = 1.0, 7.0
-"""Scales of the covariance of the challenges, in degrees and days."""
 
 
 def sea(seed: int, folder: Path) -> xr.DataArray:
@@ -79,19 +76,6 @@ def sea(seed: int, folder: Path) -> xr.DataArray:
     return (found * float(STD / found.std())).assign_attrs(found.attrs)
 
 
-def gaussian(sample: Sample, degrees: float) -> np.ndarray:
-    """Interpolate the middle and the end of a window with the covariance of the challenges."""
-    covariance = GaussianCovariance(time=_DAYS, y=_NEAR / degrees, x=_NEAR / degrees, std=1.0)
-    places = np.argwhere(sample.mask).astype(float)
-    steps, *shape = sample.mask.shape
-    nodes = np.indices(shape).reshape(2, -1).T.astype(float)
-    mean, _ = interpolate(
-        covariance, places, sample.obs[sample.mask], sample.variance[sample.mask],
-        times=np.array([steps // 2, steps - 1.0]), nodes=nodes, deviation=False,
-    )  # fmt: skip
-    return mean.reshape(2, *shape)
-
-
 def errors(model: NeuralSolver, windows: list[Sample]) -> dict[str, dict[str, float]]:
     """Root mean square errors in units of the scale, in the middle and at the end of windows."""
     options = {**model.solver.options, "iterations": _CONVERGED, "refine": 0, "deviation": False}
@@ -104,7 +88,6 @@ def errors(model: NeuralSolver, windows: list[Sample]) -> dict[str, dict[str, fl
     methods = {
         "neural": lambda s: ends(model.solver, s),
         "SPDE-OI": lambda s: ends(exact, s),
-        "Gaussian OI": lambda s: gaussian(s, 0.1),
         "first guess": lambda s: np.zeros((2, *s.sea.shape)),
     }
     found: dict[str, dict[str, float]] = {}
@@ -128,20 +111,22 @@ def main() -> None:
     parser.add_argument("--seas", type=Path, help="folder of the seas; by default in that of --out")
     parser.add_argument("--windows", type=int, default=8000, help="that are searched once")
     parser.add_argument("--steps", type=int, default=8000, help="of the network after the search")
+    parser.add_argument("--until", type=int, help="step at which the training is left")
     parser.add_argument("--compare", type=int, default=12, help="windows of the comparison")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     seas = [sea(seed, given.seas or given.out / "seas") for seed in SEEDS]
     began = time.process_time()
     model = fit(
-        seas, **SETTINGS, searched=given.windows, steps=given.steps,
+        seas, **SETTINGS, searched=given.windows, steps=given.steps, until=given.until,
         every=max(given.steps // 16, 1), folder=given.out,
         card={
             "data": f"turbulent_sea((128, 128), days=200, seed={SEEDS[0]}..{SEEDS[-1]}), 0.1 "
                     "degree, brought to one standard deviation; the last one held out; 10 % draws "
                     "of random SPDE priors",
             "command": f"python benchmarks/train_sea_level.py --windows {given.windows} "
-                       f"--steps {given.steps}",
+                       f"--steps {given.steps}"
+                       + (f" --until {given.until}" if given.until else ""),
         },
     )  # fmt: skip
     logging.info("%.0f CPU-s, %s", time.process_time() - began, model.card["scores"])

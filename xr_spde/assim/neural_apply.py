@@ -35,6 +35,9 @@ NEURAL = "4dvarnet"
 PATCH, OVERLAP = 384, 48
 """Cells of a side of a patch, and of what neighbours share, where nothing else is asked for."""
 
+STRIDE = 5
+"""Steps from one window to the next at most, where nothing else is asked for."""
+
 LEAST = 16
 """Least side of what a solver is given."""
 
@@ -103,7 +106,7 @@ def apply_solver(
     stride : int or "auto"
         Steps from one window of the solver to the next. Each day is joined from the windows that
         hold it, by weights that prefer their middle; 1 takes most time and is smoothest. "auto":
-        half a window.
+        half a window, at most five steps.
     patch, overlap : int or "auto"
         Cells of a side of the patches of a large plane, at most, and cells that neighbours share:
         the outer third of these is left out, and over the middle third one passes into the other.
@@ -227,7 +230,7 @@ def _plan(given: dict[str, Any], problem: Problem) -> Run:
     """Cut series and plane, from sizes alone."""
     model, steps, lead = given["model"], problem.times.size, given["lead"]
     window, (ny, nx) = int(model.steps), problem.grid.shape
-    stride = max(1, window // 2) if given["stride"] == "auto" else given["stride"]
+    stride = max(1, min(window // 2, STRIDE)) if given["stride"] == "auto" else given["stride"]
     patch, overlap = given["patch"], given["overlap"]
     if patch == "auto":
         patch = PATCH
