@@ -131,7 +131,7 @@ def test_wheel_carries_data_registry_and_types_and_nothing_else(tmp_path):
         "xr_spde",
         f"xr_spde-{xr_spde.__version__}.dist-info",
     }
-    assert Path(wheel).stat().st_size < 11_000_000  # 10 MB of weights, and the rest
+    assert Path(wheel).stat().st_size < 17_000_000  # 16 MB of weights at most, and the rest
 
 
 def test_extras_and_versions_agree():
