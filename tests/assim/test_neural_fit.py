@@ -72,6 +72,41 @@ def test_an_interrupted_fit_goes_on_bit_for_bit(tmp_path, monkeypatch):
     assert whole.card["scores"] == resumed.card["scores"]
 
 
+AFTER = {"prior": "spde", "hidden": 0, "iterations": 4, "nodes": 2, "times": True, "refine": 4,
+         "depth": 1, "deviation": True}  # fmt: skip
+
+
+def test_a_fit_on_windows_searched_once_goes_on_bit_for_bit(tmp_path):
+    settings = {"seed": 3, "network": AFTER, "searched": 10, "steps": 6, "every": 3}
+    whole = small(**settings)
+    small(**settings, folder=tmp_path, until=3)
+    resumed = small(**settings, folder=tmp_path)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert whole.card["scores"] == resumed.card["scores"]
+    assert whole.deviates
+    assert whole.reads_times
+    # the search was cut off before the first checkpoint, and the next fit is another one
+    (tmp_path / "state" / "state.pt").unlink()
+    with pytest.raises(ParameterError, match="other data, settings or weights"):
+        small(**settings | {"seed": 4}, folder=tmp_path)
+
+
+def test_what_would_not_be_trained_is_refused():
+    with pytest.raises(ParameterError, match='"refine": 64'):
+        small(searched=4)
+    with pytest.raises(ParameterError, match='theta="joint"'):
+        small(searched=4, theta="joint", network=AFTER)
+    with pytest.raises(ParameterError, match="against a truth"):
+        small(network=AFTER, deviation=0.0)
+    seen = seen_of(truth(land=False))
+    maps = {"length": 33.0, "decay_time": 8.0, "std": 0.1, "mean": 0.0}
+    prior = xr.Dataset({k: xr.full_like(seen[0], v).drop_attrs() for k, v in maps.items()})
+    prior = prior.drop_vars("time").assign_attrs(time_step=1.0)
+    with pytest.raises(ParameterError, match="against a truth"):
+        fit(seen, obs_error=0.01, **TINY | {"network": AFTER, "loss": "unsupervised",
+                                            "spde_prior": prior})  # fmt: skip
+
+
 def test_a_fit_that_is_left_early_goes_on_bit_for_bit(tmp_path):
     whole = small(seed=3)
     left = small(seed=3, folder=tmp_path, until=4)

@@ -5,10 +5,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from xr_spde._core.errors import ParameterError  # noqa: E402
 from xr_spde.nets.refinement_training import Searched, search_windows  # noqa: E402
+from xr_spde.nets.theta_solver import ThetaSolver  # noqa: E402
 from xr_spde.nets.variational import VariationalSolver  # noqa: E402
 from xr_spde.nets.variational_losses import deviation_loss  # noqa: E402
-from xr_spde.nets.variational_training import Objective, loss_of  # noqa: E402
+from xr_spde.nets.variational_training import Objective, Solvers, loss_of  # noqa: E402
 from xr_spde.nets.variational_windows import Sample, WindowBatches, stacked  # noqa: E402
 
 STEPS, SIDE = 4, 12
@@ -60,15 +62,55 @@ def test_kept_windows_give_what_the_whole_solver_gives(tmp_path):
 
 
 def test_an_interrupted_search_goes_on_and_is_the_same(tmp_path):
-    first = search_windows(solver(), batches(), 5, tmp_path / "one")
-    for path in (tmp_path / "one").glob("*.npz"):
-        (tmp_path / "two").mkdir(exist_ok=True)
-        (tmp_path / "two" / path.name).write_bytes(path.read_bytes())
-    broken = solver(iterations=1)  # would find something else if it searched again
-    second = search_windows(broken, batches(), 5, tmp_path / "two")
+    first = search_windows(solver(), batches(), 5, tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    made = path.stat().st_mtime_ns
+    second = search_windows(solver(), batches(), 5, tmp_path)
+    assert path.stat().st_mtime_ns == made  # nothing was done twice
     for one, other in zip(first.windows, second.windows, strict=True):
         for name, values in one.items():
             np.testing.assert_array_equal(values, other[name])
+    # a last file with fewer windows than are wanted now is made again
+    assert len(search_windows(solver(), batches(), 8, tmp_path).windows) == 8
+
+
+def test_windows_of_other_settings_are_refused(tmp_path):
+    search_windows(solver(), batches(), 3, tmp_path)
+    with pytest.raises(ParameterError, match=r"x differs"):
+        search_windows(solver(iterations=1), batches(), 3, tmp_path)
+    other = batches()
+    other.seed += 1
+    with pytest.raises(ParameterError, match="other data, settings or weights"):
+        search_windows(solver(), other, 3, tmp_path)
+
+
+def test_squares_that_are_cut_short_are_not_turned(tmp_path):
+    # nine rows in squares of four are three of nodes, which divide nine
+    low = WindowBatches([Series()], [(0, 40)], [1.0], steps=STEPS, patch=9, batch=3,
+                        hidden={0: 1.0}, augment=("mirror",), seed=4)  # fmt: skip
+    whole = low.sources[0].cut
+    low.sources[0].cut = lambda place, rng: whole(place, rng).mapped(lambda a: a[..., :9, :9])
+    assert not search_windows(solver(nodes=4), low, 2, tmp_path).mirror
+
+
+def test_the_deviation_is_learned_together_with_parameters():
+    net, theta = solver(), ThetaSolver(STEPS, iterations=1, hidden=4)
+    both = Solvers(net, theta)
+    window, truth = batches()[0]
+    loss_of(Objective(likelihood=0.0))(both, window, truth).backward()
+    told = net.refine.last.bias.grad.reshape(2, -1)
+    assert (told.abs().amax(1) > 0.0).all()
+
+
+def test_without_a_truth_nodes_learn_too():
+    net = solver(deviation=False)
+    window, truth = batches()[0]
+    value = loss_of(Objective(loss="unsupervised"))(net, window, truth)
+    value.backward()
+    with torch.no_grad():
+        cells = net.cost(net(window), window).log().mean()
+    assert float(value.detach()) == pytest.approx(float(cells), rel=1e-5)
+    assert float(net.refine.last.bias.grad.abs().max()) > 0.0
 
 
 def test_turned_windows_are_windows_of_the_turned_sea(tmp_path):

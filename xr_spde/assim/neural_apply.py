@@ -116,8 +116,9 @@ def apply_solver(
         parameters that it estimates, are observed as the field was, with errors, and mapped like
         it; what is lost in that is added to the mean.
     draws : int, default 0
-        Draws behind the standard deviation, at the cost of a mean each; at least `n`, and 0 for no
-        deviation.
+        Draws behind the standard deviation, at the cost of a mean each; at least `n`. 0 for no
+        deviation, but of a solver that has learned it, which asks for none: draws are then those
+        of members and of the defect, and the deviation is theirs with ``recalibrate=False`` alone.
     parameters : bool, default False
         Whether to return the parameters of the prior, of a solver that estimates them.
     recalibrate : bool, default True

@@ -215,6 +215,17 @@ def _options(series: Series, settings: FitSettings, entropy: int) -> dict[str, A
             'loss="unsupervised" is the cost of interpolation with an SPDE prior, and '
             'network={"prior": "auto-encoder"} has none; give "spde" or "both"'
         )
+    if settings.searched is not None and not own.get("refine"):
+        raise ParameterError(
+            f"searched={settings.searched} trains the network after the iterations alone, and "
+            'network= has none; give network={"refine": 64}, or leave searched out'
+        )
+    if own.get("deviation") and (settings.loss == "unsupervised" or not settings.deviation):
+        raise ParameterError(
+            'network={"deviation": True} learns from errors against a truth, and '
+            f"loss={settings.loss!r}, deviation={settings.deviation} were given: give "
+            'loss="supervised" and deviation= > 0, or leave it out of network='
+        )
     if "theta" not in own:
         own["theta"] = series.theta() if settings.spde_prior is not None \
             else _matched(series, settings, entropy)  # fmt: skip

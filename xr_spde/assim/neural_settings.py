@@ -203,6 +203,11 @@ class FitSettings:
                 f"theta={self.theta!r} needs a truth, whose likelihood is maximised, and loss="
                 '"unsupervised" was given; fit a prior to the observations with .assim.spde_prior()'
             )
+        if self.theta == "joint" and self.searched is not None:
+            raise ParameterError(
+                f'searched={self.searched} with theta="joint": the iterations, which would be '
+                'trained, are done once before; give theta="two-stage", or leave searched out'
+            )
 
     @property
     def named_tasks(self) -> tuple[str, ...]:

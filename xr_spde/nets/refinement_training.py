@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from xr_spde._core.errors import ParameterError
 from xr_spde._core.progress import track
 from xr_spde._core.rng import member_generator
 from xr_spde.nets.variational_window import Window
@@ -28,6 +29,9 @@ __all__ = ["Searched", "SearchedWindows", "search_windows"]
 
 _FILE = 64
 """Windows of a file."""
+
+_NEAR = 0.01
+"""Departure of what is searched again, on another device say, in units of the scale."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,11 @@ def search_windows(
     Returns
     -------
     SearchedWindows
+
+    Raises
+    ------
+    ParameterError
+        If the folder holds windows of other data, settings or weights.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,16 +100,45 @@ def search_windows(
     for first in track(range(0, count, _FILE), label="search", enabled=progress):
         path = folder / f"windows_{first:06d}.npz"
         paths.append(path)
-        if not path.exists():
-            numbers = range(first, min(first + _FILE, count))
+        numbers = range(first, min(first + _FILE, count))
+        if first == 0 and path.exists():
+            _refuse_others(path, solver.to(device).eval(), batches, device)
+        if not _holds(path, len(numbers)):
             samples = [batches.sample(k // batches.batch, k % batches.batch) for k in numbers]
             arrays = _searched(solver.to(device).eval(), samples, batches.batch, device)
             partial = path.with_suffix(".partial.npz")
             np.savez(partial, allow_pickle=False, **arrays)
             partial.replace(path)
     solver.to("cpu")
-    return SearchedWindows(paths, batches.batch, mirror="mirror" in batches.augment,
+    # squares that are cut short at one edge would be so at the other
+    whole = batches.size[0] % solver.options["nodes"] == 0
+    return SearchedWindows(paths, batches.batch, mirror=whole and "mirror" in batches.augment,
                            seed=batches.seed)  # fmt: skip
+
+
+def _holds(path: Path, count: int) -> bool:
+    """Whether a file is there with so many windows; a last one may hold fewer than are wanted."""
+    if not path.exists():
+        return False
+    with np.load(path) as file:
+        return len(file["stops"]) == count
+
+
+def _refuse_others(path: Path, solver: Any, batches: WindowBatches, device: str) -> None:
+    """Search the first window again, to refuse those of other data, settings or weights."""
+    found = _searched(solver, [batches.sample(0, 0)], 1, device)
+    with np.load(path) as file:
+        stop = file["stops"][0]
+        kept = {name: file[name][:1] for name in ("x", "truth")}
+        kept |= {name: file[name][:stop] for name in ("place", "obs", "variance", "offset")}
+    for name, values in kept.items():
+        fits = values.shape == found[name].shape
+        near = _NEAR if name == "x" else 1e-6
+        if not fits or not np.allclose(values, found[name], atol=near, equal_nan=True):
+            raise ParameterError(
+                f"{path.parent} holds windows of other data, settings or weights ({name} differs); "
+                "give another folder, or remove that one"
+            )
 
 
 def _searched(
@@ -180,9 +218,7 @@ class SearchedWindows(Dataset[tuple[Searched, Tensor]]):
             values.ravel()[one["place"]] = one[name]
         x = one["x"].astype(np.float32)
         sample = Sample(mask=mask, truth=one["truth"].astype(np.float32), sea=one["sea"], **dense)
-        # squares that are cut short at one edge would be so at the other
-        whole = shape[-2] % x.shape[-2] == 0
-        if self.mirror and whole and member_generator(self.seed, draw, 1).random() < 0.5:
+        if self.mirror and member_generator(self.seed, draw, 1).random() < 0.5:
             x = -x[..., ::-1, :].copy()
             sample = sample.mapped(lambda a: np.ascontiguousarray(a[..., ::-1, :])).times(-1.0)
         return sample, x

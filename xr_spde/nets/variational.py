@@ -118,8 +118,7 @@ class VariationalSolver(LearnedSteps):
     --------
     >>> import torch
     >>> from xr_spde.nets.variational import VariationalSolver
-    >>> from xr_spde.nets.variational_steps import LearnedSteps
-    from xr_spde.nets.variational_window import Window
+    >>> from xr_spde.nets.variational_window import Window
     >>> solver = VariationalSolver(3, iterations=4, hidden=8).eval()
     >>> mask = torch.zeros(1, 3, 20, 25, dtype=torch.bool)
     >>> mask[:, :, 10] = True
@@ -258,8 +257,8 @@ class VariationalSolver(LearnedSteps):
             Observations, on any grid.
         theta : Tensor (B, 8, S, ny, nx), optional
             As for :meth:`problem`.
-        start : Tensor (B, T, ny, nx), optional
-            First iterate; by default observations, spread by the covariance if there is a
+        start : Tensor (B, T, rows, columns), optional
+            First iterate, at nodes; by default observations, spread by the covariance if there is a
             preconditioner.
 
         Returns

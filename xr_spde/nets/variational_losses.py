@@ -245,5 +245,5 @@ def interpolation_loss(
             'prior="auto-encoder": the cost of optimal interpolation needs prior="spde" or "both"'
         )
     with torch.autocast(x.device.type, enabled=False):
-        cost = solver.problem(window, theta).interpolation_cost(x.float())
+        cost = solver.problem(window, theta, nodes=1).interpolation_cost(x.float())
         return (cost.log() if log else cost).mean()

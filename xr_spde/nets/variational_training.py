@@ -116,17 +116,18 @@ def estimate(solver: Any, theta_solver: Any | None, window: Window) -> tuple[Ten
     """
     if theta_solver is None:
         return solver(window), None
-    return _both(solver, theta_solver, window)
+    return _both(solver, theta_solver, window)[:2]
 
 
 def _both(
     solver: Any, theta_solver: Any, window: Window, truth: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    mean = solver(window)
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mean, parameters, and the deviation of a solver that tells it."""
+    mean, deviation = solver.estimate(window)
     theta = _parameters(theta_solver, window, mean, truth)
     if solver.options["parameters"]:
-        mean = solver(window, theta)
-    return mean, theta
+        mean, deviation = solver.estimate(window, theta)
+    return mean, theta, deviation
 
 
 def _parameters(theta_solver: Any, window: Window, mean: Tensor, truth: Tensor | None) -> Tensor:
@@ -204,8 +205,8 @@ def loss_of(objective: Objective, solver: Any = None) -> Callable[[Any, Any, Ten
     def of_both(model: Any, window: Window, truth: Tensor) -> Tensor:
         if not isinstance(model, Solvers):
             return of_state(model, window, truth)
-        mean, theta = _both(model.solver, model.theta_solver, window, truth)
-        value = _state_loss(objective, model.solver, window, truth, mean, theta)
+        mean, theta, deviation = _both(model.solver, model.theta_solver, window, truth)
+        value = _state_loss(objective, model.solver, window, truth, mean, theta, deviation)
         fitted = _likelihood(objective, theta, window, truth, model.solver)
         return value + objective.likelihood * fitted
 
