@@ -224,7 +224,7 @@ def _options(series: Series, settings: FitSettings, entropy: int) -> dict[str, A
         raise ParameterError(
             'network={"deviation": True} learns from errors against a truth, and '
             f"loss={settings.loss!r}, deviation={settings.deviation} were given: give "
-            'loss="supervised" and deviation= > 0, or leave it out of network='
+            'loss="supervised" and deviation= > 0, or a network= or start= without it'
         )
     if "theta" not in own:
         own["theta"] = series.theta() if settings.spde_prior is not None \
