@@ -115,6 +115,7 @@ RESULTS = {
     "sea_ice": "Drift of sea ice",
     "climate_networks": "Networks on real data",
     "lainr_encoding": "Time of encoding",
+    "lainr": "Latent assimilation of shallow water",
 }
 
 
