@@ -162,14 +162,9 @@ def test_the_better_of_two_is_kept_and_said(small):
     assert set(model.card["compared"]) == {"pod", "lainr"}
 
 
-@pytest.mark.long
-def test_analyses_of_waves_beat_the_free_run_and_lose_nothing_off_the_grid():
-    """D1 and D2 at their size: 32 trajectories, SINR L=3 D=4 h=64 d=24, NODE 128, N=32.
-
-    Not asserted, because it is missed: three quarters of the static interpolation (0.044 here,
-    where 64 sites determine the eight numbers of these waves at every time), to which the neural
-    ODE comes at 0.094; linear dynamics are well below it in the small test above.
-    """
+@pytest.fixture(scope="module")
+def full():
+    """Errors of D1 and D2 at size: 32 trajectories, SINR L=3 D=4 h=64 d=24, NODE 128, N=32."""
     lat, lon = np.arange(-87.1875, 90.0, 5.625), np.arange(0.0, 360.0, 5.625)
     train = Sea(32, 16, 0).series(lat, lon).astype(np.float32)
     model = fit(
@@ -179,13 +174,33 @@ def test_analyses_of_waves_beat_the_free_run_and_lose_nothing_off_the_grid():
         propagator={"hidden": 128, "layers": 2, "horizon": 3, "steps": 2000, "rate": 1e-3},
     )  # fmt: skip
     twin = Twin(model, train.astype(float), Sea(1, 41, 70), np.random.default_rng(0))
-    assert root(model.decode(model.encode(twin.truth)) - twin.truth, twin.truth.lat) < 0.10
     sites = [twin.sites(64, on_grid=flag) for flag in (True, False)]
     on, away = (points_of(twin.sea, *some, twin.rng) for some in sites)
     how = {"method": "etkf-q", "n": 32, "inflation": 1.02}
-    analysis = twin.analysis(on, **how)
-    assert analysis < 0.75 * twin.free()
-    assert twin.analysis(away, **how) < 1.1 * analysis
+    return {
+        "decoded": root(model.decode(model.encode(twin.truth)) - twin.truth, twin.truth.lat),
+        "on": twin.analysis(on, **how), "off": twin.analysis(away, **how),
+        "free": twin.free(), "interpolation": twin.interpolation(on),
+    }  # fmt: skip
+
+
+@pytest.mark.long
+def test_analyses_of_waves_beat_the_free_run_and_lose_nothing_off_the_grid(full):
+    assert full["decoded"] < 0.10
+    assert full["on"] < 0.75 * full["free"]
+    assert full["off"] < 1.1 * full["on"]
+
+
+@pytest.mark.long
+@pytest.mark.xfail(reason="missed: the neural ODE comes to 0.094, the interpolation to 0.044")
+def test_analyses_of_waves_beat_static_interpolation(full):
+    """The other gate of D1, met with linear dynamics in the small test above.
+
+    It is harder here than in the specification, whose interpolation has an error of 0.195: phases
+    are drawn for each trajectory, so that a state is one of eight numbers in the span of the
+    training at every time, which 64 sites determine.
+    """
+    assert full["on"] < 0.75 * full["interpolation"]
 
 
 @pytest.mark.parametrize("method", ["cae", "aeflow"])
