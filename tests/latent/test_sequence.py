@@ -55,8 +55,8 @@ def test_changes_of_velocity_are_found_from_three_frames(name, times, ratio):
 @pytest.mark.parametrize(
     "name",
     [
-        "floe_rot",
-        *(pytest.param(n, marks=pytest.mark.long) for n in ("lead_open", "tex_rot", "swirl")),
+        pytest.param(n, marks=pytest.mark.long)
+        for n in ("floe_rot", "lead_open", "tex_rot", "swirl")
     ],
 )
 def test_steady_scenes_do_not_suffer(name):

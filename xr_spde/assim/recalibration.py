@@ -209,7 +209,7 @@ def recalibrate(
     """
     from xr_spde.assim.assimilate import assimilate
 
-    truths, members = _several(truth), 0 if model.deviates else members
+    truths, members = _several(truth), 0 if getattr(model, "deviates", False) else members
     results: dict[int | None, list[xr.Dataset]] = {lead: [] for lead in leads}
     for true, seen in _paired(truths, _several(observations)):
         _refuse_test(model, true, test_period)
