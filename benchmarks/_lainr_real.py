@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scoringrules
@@ -58,6 +59,11 @@ class Series:
         """Cells (lat, lon) that are never missing in the training."""
         dims = [dim for dim in self.train.dims if dim not in ("lat", "lon")]
         return self.train.notnull().to_array().all(["variable", *dims])
+
+    @cached_property
+    def reach(self) -> float:
+        """Distance of the taper in km, as `best_reach` chooses it."""
+        return best_reach(self)
 
     @property
     def weights(self) -> xr.DataArray:
@@ -197,7 +203,7 @@ def interpolation(
     reach : float, optional
         Where the taper ends, in km; by default the best of `REACHES` on the training.
     """
-    reach = best_reach(series) if reach is None else reach
+    reach = series.reach if reach is None else reach
     prior = Prior(series)
     places = prior.vectors()
     noise = np.repeat([series.noise[str(k)] ** 2 for k in series.held], len(places))

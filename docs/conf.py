@@ -116,6 +116,7 @@ RESULTS = {
     "climate_networks": "Networks on real data",
     "lainr_encoding": "Time of encoding",
     "lainr": "Latent assimilation of shallow water",
+    "lainr_real": "Latent models on real fields",
 }
 
 
