@@ -50,7 +50,7 @@ SETTINGS: dict[str, Any] = {
     "scaling": "observations",
     "network": {
         "prior": "spde", "theta": PRIOR, "nodes": 2, "times": True, "representation": 0.1,
-        "hidden": 0, "iterations": 50, "refine": 96, "depth": 8, "deviation": True,
+        "hidden": 0, "iterations": 50, "refine": 96, "depth": 8, "cycle": 4, "deviation": True,
     },
     "batch": 8,
     "rate": 1e-3,

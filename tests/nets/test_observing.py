@@ -150,3 +150,10 @@ def test_what_cannot_be_is_refused():
         Window(one.obs, one.mask, one.variance, one.sea, one.obs[:, :2])
     with pytest.raises(ParameterError, match="more than a step"):
         Window(one.obs, one.mask, one.variance, one.sea, 3.0 + torch.zeros_like(one.obs))
+
+
+@pytest.mark.parametrize(("cycle", "wanted"), [(None, [1, 2, 4, 8, 16]), (4, [1, 2, 4, 8, 1])])
+def test_reaches_double_and_begin_anew_where_asked(cycle, wanted):
+    """Weights that were trained with one reach must be used with it."""
+    solver = VariationalSolver(3, refine=4, depth=5, cycle=cycle)
+    assert [layer.dilation[0] for layer in solver.refine.layers] == wanted

@@ -182,7 +182,7 @@ def _completed(settings: FitSettings) -> FitSettings:
     fixed = {"steps", "hidden", "coarsen", "prior", "width", "preconditioner", "parameters"}
     if start.solver.options["refine"]:
         # a network after the iterations can be added, but not changed
-        fixed |= {"refine", "depth", "nodes", "times", "deviation"}
+        fixed |= {"refine", "depth", "cycle", "nodes", "times", "deviation"}
     if changes.keys() & fixed:
         raise ParameterError(
             f"network={dict(settings.network)!r} and start= with options {start.solver.options} "

@@ -18,8 +18,6 @@ from xr_spde.nets.blocks import check_sizes
 
 __all__ = ["Refinement"]
 
-_DILATIONS = 4
-
 
 class Refinement(nn.Module):
     """Convolutions of growing reach, each added to its input; zero at first.
@@ -29,11 +27,13 @@ class Refinement(nn.Module):
     channels, width, out : int
         Channels in, of the layers, and out.
     depth : int, default 4
-        Layers, with dilations of 1, 2, 4 and 8 cells over and over.
+        Layers, with dilations of 1, 2, 4, ... cells.
     coarsen : int, default 1
         Squares of so many cells a side are taken as channels of one.
     more : int, default 0
         Channels of further fields, which have one value for each of these squares.
+    cycle : int, optional
+        Layers after which dilations begin anew from 1; never by default.
 
     Raises
     ------
@@ -43,7 +43,7 @@ class Refinement(nn.Module):
 
     def __init__(
         self, channels: int, width: int, out: int, *, depth: int = 4, coarsen: int = 1,
-        more: int = 0,
+        more: int = 0, cycle: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(channels=channels, width=width, out=out, depth=depth, coarsen=coarsen)
@@ -51,7 +51,7 @@ class Refinement(nn.Module):
         self.first = nn.Conv2d(channels * wide + more, width, 3, padding=1)
         self.layers = nn.ModuleList(
             nn.Conv2d(width, width, 3, padding=reach, dilation=reach)
-            for reach in (2 ** (k % _DILATIONS) for k in range(depth))
+            for reach in (2 ** (k % (cycle or depth)) for k in range(depth))
         )
         self.last = nn.Conv2d(width, out * wide, 3, padding=1)
         # untrained, the interpolation stays as it is

@@ -84,7 +84,9 @@ class VariationalSolver(LearnedSteps):
         iteration, for what the prior does not know, such as other decays in time or errors that
         are correlated along tracks; none by default.
     depth : int, default 4
-        Its layers.
+        Its layers, each of twice the reach of the one before.
+    cycle : int, optional
+        Layers after which the reach begins anew from one cell; never by default.
     truncate : int, optional
         Iterations after which the graph of the training gradient is cut; never by default.
     directions : {"free", "observed"}, default "free"
@@ -151,6 +153,7 @@ class VariationalSolver(LearnedSteps):
         width: int = 64,
         refine: int = 0,
         depth: int = 4,
+        cycle: int | None = None,
         truncate: int | None = None,
         directions: str = "free",
         nodes: int = 1,
@@ -168,8 +171,9 @@ class VariationalSolver(LearnedSteps):
             "coarsen": coarsen, "prior": prior, "alpha": alpha, "theta": constant_theta(theta),
             "boundary": boundary, "preconditioner": preconditioner, "update": update,
             "rate": float(rate), "parameters": parameters, "width": width, "refine": refine,
-            "depth": depth, "truncate": truncate, "directions": directions, "nodes": nodes,
-            "times": times, "representation": float(representation), "deviation": deviation,
+            "depth": depth, "cycle": cycle, "truncate": truncate, "directions": directions,
+            "nodes": nodes, "times": times, "representation": float(representation),
+            "deviation": deviation,
         }  # fmt: skip
         self.spread = preconditioner == "stationary"
         # gradient, observed, sea; gradient spread; logarithms, drift and tensor
@@ -188,7 +192,7 @@ class VariationalSolver(LearnedSteps):
             self.refine = Refinement(
                 seen + (fields if nodes == 1 else 0), refine, (2 if deviation else 1) * steps,
                 depth=depth, coarsen=nodes if nodes > 1 else coarsen,
-                more=fields if nodes > 1 else 0,
+                more=fields if nodes > 1 else 0, cycle=cycle,
             )  # fmt: skip
 
     def problem(
