@@ -6,15 +6,15 @@ import html
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import DataUnavailableError, ParameterError, SchemaError, listed
+from xr_spde._core.errors import ParameterError, SchemaError, listed
 from xr_spde._core.lazyimport import require
+from xr_spde.assim.weights_file import weights_file
 
 __all__ = ["SHIPPED", "TASKS", "NeuralSolver", "load_solver"]
 
@@ -325,14 +325,7 @@ def load_solver(path: str | os.PathLike[str]) -> NeuralSolver:
     require("safetensors", "torch")
     from xr_spde.nets.tensor_file import read_tensors
 
-    place = Path(path)
-    if str(path) in SHIPPED:
-        place = Path(str(resources.files("xr_spde") / "data" / SHIPPED[str(path)]))
-    elif not place.is_file():
-        raise DataUnavailableError(
-            f"there is no file {str(path)!r}, and no solver of that name comes with the package; "
-            f"known: {listed(SHIPPED)}"
-        )
+    place = weights_file(path, SHIPPED, "solver")
     kinds: dict[str, Any] = {"kind": str, "networks": dict, "spacing": list, "tasks": list}
     kinds |= {"scale": float, "time_step": float, "card": dict}
     description, tensors = read_tensors(place, kinds, FORMAT_VERSION)

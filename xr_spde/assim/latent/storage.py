@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_spde._core.errors import DataUnavailableError, SchemaError, listed
+from xr_spde._core.errors import SchemaError, listed
 from xr_spde._core.lazyimport import require
 from xr_spde.assim.latent.clock import Clock
 from xr_spde.assim.latent.layout import Layout
 from xr_spde.assim.latent.model import LatentModel
 from xr_spde.assim.latent.scaling import Scaling
+from xr_spde.assim.weights_file import weights_file
 
 __all__ = ["SHIPPED", "load_model", "save_model"]
 
@@ -122,14 +122,7 @@ def load_model(path: str | os.PathLike[str]) -> LatentModel:
     require("safetensors", "torch")
     from xr_spde.nets.tensor_file import read_tensors
 
-    place = Path(path)
-    if str(path) in SHIPPED:
-        place = Path(str(resources.files("xr_spde") / "data" / SHIPPED[str(path)]))
-    elif not place.is_file():
-        raise DataUnavailableError(
-            f"there is no file {str(path)!r}, and no latent model of that name comes with the "
-            f"package; known: {listed(SHIPPED)}"
-        )
+    place = weights_file(path, SHIPPED, "latent model")
     kinds: dict[str, Any] = {"kind": str, "parts": dict, "axes": dict, "clock": dict}
     kinds |= {"attrs": dict, "time_name": str, "card": dict}
     description, tensors = read_tensors(place, kinds, FORMAT_VERSION)
